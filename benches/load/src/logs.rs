@@ -1,0 +1,111 @@
+//! Log lines by Loki push: JSON, logfmt and plain, of several services.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::Options;
+use super::report::{Report, now_ns};
+
+const SERVICES: usize = 12;
+/// Requests a second.
+const REQUESTS_PER_SECOND: usize = 10;
+
+/// What was acknowledged.
+pub struct Sent {
+    /// First and last time in nanoseconds.
+    pub range_ns: Option<(u64, u64)>,
+    /// Lines in total.
+    pub lines: u64,
+}
+
+/// Sends lines at a steady pace.
+pub async fn send(options: &Options, run: &str, client: &reqwest::Client, report: Arc<Report>) -> anyhow::Result<Sent> {
+    let mut sent = Sent { range_ns: None, lines: 0 };
+    if options.lines == 0 {
+        return Ok(sent);
+    }
+    let per_request = options.lines.div_ceil(REQUESTS_PER_SECOND);
+    let begun = Instant::now();
+    let mut in_flight = JoinSet::new();
+    let mut number = 0u64;
+    let mut tick = 0u32;
+    while begun.elapsed() < options.duration {
+        let first_ns = now_ns();
+        let body = body(run, number, per_request, first_ns);
+        number += per_request as u64;
+        sent.range_ns = Some((sent.range_ns.map_or(first_ns, |range| range.0), first_ns + per_request as u64));
+        let request = client
+            .post(format!("{}/loki/api/v1/push", options.http))
+            .header("Content-Type", "application/json")
+            .body(body);
+        let report = Arc::clone(&report);
+        in_flight.spawn(async move { acknowledged(request, &report, per_request).await });
+        if in_flight.len() >= options.connections
+            && let Some(lines) = in_flight.join_next().await
+        {
+            sent.lines += lines? as u64;
+        }
+        tick += 1;
+        let next = Duration::from_secs(1) * tick / u32::try_from(REQUESTS_PER_SECOND)?;
+        tokio::time::sleep(next.saturating_sub(begun.elapsed())).await;
+    }
+    while let Some(lines) = in_flight.join_next().await {
+        sent.lines += lines? as u64;
+    }
+    Ok(sent)
+}
+
+fn body(run: &str, number: u64, lines: usize, first_ns: u64) -> String {
+    let streams: Vec<serde_json::Value> = (0..SERVICES.min(lines))
+        .map(|service| {
+            let values: Vec<serde_json::Value> = (service..lines)
+                .step_by(SERVICES)
+                .map(|i| {
+                    let (ts, n) = (first_ns + i as u64, number + i as u64);
+                    serde_json::json!([ts.to_string(), line(service, n), { "trace_id": format!("{n:032x}") }])
+                })
+                .collect();
+            let labels = serde_json::json!({ "job": "load", "run": run, "service": format!("service-{service}") });
+            serde_json::json!({ "stream": labels, "values": values })
+        })
+        .collect();
+    serde_json::json!({ "streams": streams }).to_string()
+}
+
+fn line(service: usize, n: u64) -> String {
+    let (status, took) = (if n.is_multiple_of(50) { 500 } else { 200 }, n % 997);
+    let level = if status == 500 { "error" } else { "info" };
+    match service % 3 {
+        0 => format!(
+            r#"{{"level":"{level}","method":"GET","path":"/api/items/{}","status":{status},"took_ms":{took},"n":{n}}}"#,
+            n % 300
+        ),
+        1 => format!(
+            "level={level} msg=\"request served\" path=/api/items/{} status={status} took={took}ms n={n}",
+            n % 300
+        ),
+        _ => format!("10.0.{}.{} - GET /api/items/{} {status} {took} {level} n={n}", n % 250, n % 199, n % 300),
+    }
+}
+
+/// Sends; returns `items` if the server acknowledged them, else 0.
+pub async fn acknowledged(request: reqwest::RequestBuilder, report: &Report, items: usize) -> usize {
+    let begun = Instant::now();
+    match request.send().await {
+        Ok(answer) if answer.status().is_success() => {
+            report.acknowledged(items, begun.elapsed());
+            items
+        }
+        Ok(answer) => {
+            let status = answer.status();
+            report.failed(format!("{status} {}", answer.text().await.unwrap_or_default().trim()));
+            0
+        }
+        Err(error) => {
+            report.failed(error.to_string());
+            0
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Loki push in protobuf.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use proto::loki_push::{PushLimits, decode_protobuf};
+use storage::model::time::TimestampNs;
+
+fuzz_target!(|body: &[u8]| {
+    let _ = decode_protobuf(body, &PushLimits::default(), TimestampNs(1_769_904_000_000_000_000));
+});

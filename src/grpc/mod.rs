@@ -1,0 +1,4 @@
+//! gRPC services.
+
+pub mod otlp;
+pub mod tempo;

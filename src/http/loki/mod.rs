@@ -1,0 +1,9 @@
+//! Loki's API: push, queries, labels, volume and status.
+
+mod encode;
+pub mod labels;
+mod params;
+pub mod push;
+pub mod query;
+pub mod status;
+pub mod volume;

@@ -1,0 +1,268 @@
+//! The one way in: what all protocols share between the bytes of a request and the acknowledgement.
+//!
+//! Owns: memory of bodies in flight, threads that decode, limits that need the clock, the append. Does not own: wire
+//! formats (`proto`), what an error looks like in a protocol (`http::error`).
+//!
+//! Invariants
+//! 1. A body counts against `ingest.inflight_bytes_max` from its first byte until its request is answered; a message of
+//!    gRPC from when it is whole.
+//! 2. Decoding never runs on the threads that wait for the network.
+//! 3. A sender that stops in the middle of a body holds memory for [`STALL_MAX`] at most.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use storage::budget::{Reservation, Share};
+use storage::clock::Clock;
+use storage::engine::Appended;
+use storage::model::tenant::Tenant;
+use storage::model::time::{TimeRange, TimestampMs, TimestampNs};
+use storage::{Batch, Engine, Error, Kind, Result, Signal};
+use tokio::sync::Semaphore;
+
+use crate::config::{Config, Retention};
+use crate::telemetry::{Protocol, Telemetry};
+
+/// How many unpacked bytes one packed byte counts for until the body is unpacked.
+const UNPACK_FACTOR: usize = 4;
+/// What is read and thrown away of a body that is too large, so that its sender reads the answer instead of a
+/// closed connection.
+const DRAIN_BYTES_MAX: usize = 256 << 20;
+/// How long a body may pause, and how long the rest of a refused one is read.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// A body that was read, with the memory it holds.
+pub struct Incoming {
+    /// As it came, still packed.
+    pub bytes: Bytes,
+    /// Given back on drop.
+    pub held: Reservation,
+}
+
+/// What became of an append.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Samples whose series already has another value at their time; they were not kept.
+    pub conflicts: usize,
+    /// Rows out of the window that retention allows; they were not kept.
+    pub too_old: usize,
+}
+
+/// See the module.
+pub struct Ingest {
+    memory: Arc<Share>,
+    stall_max: Duration,
+    decoders: Semaphore,
+    retention: Retention,
+    future_max_ns: i64,
+    clock: Arc<dyn Clock>,
+    telemetry: Arc<Telemetry>,
+    read_only: bool,
+}
+
+impl Ingest {
+    /// Limits as the settings say.
+    pub fn new(config: &Config, clock: Arc<dyn Clock>, telemetry: Arc<Telemetry>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            memory: Share::root("ingest.inflight_bytes_max", config.ingest.inflight_bytes_max.bytes()),
+            stall_max: STALL_MAX,
+            decoders: Semaphore::new(cores),
+            retention: config.retention,
+            future_max_ns: config.ingest.future_max.as_ns(),
+            clock,
+            telemetry,
+            read_only: config.read_only,
+        }
+    }
+
+    /// Bytes of bodies in flight.
+    pub fn memory_used(&self) -> usize {
+        self.memory.used_bytes()
+    }
+
+    /// The latest time that is taken.
+    pub fn future_limit(&self) -> TimestampNs {
+        TimestampNs(self.clock.now().0.saturating_add(self.future_max_ns))
+    }
+
+    /// The latest time that is taken, for samples.
+    pub fn future_limit_ms(&self) -> TimestampMs {
+        self.future_limit().to_ms()
+    }
+
+    /// The earliest time of `signal` that is taken; `None`: any.
+    pub fn past_limit(&self, signal: Signal) -> Option<TimestampNs> {
+        let kept = [self.retention.metrics, self.retention.logs, self.retention.traces];
+        let position = Signal::ALL.iter().position(|s| *s == signal)?;
+        let span = *kept.get(position)?;
+        (!span.is_zero()).then(|| TimestampNs(self.clock.now().0.saturating_sub(span.as_ns())))
+    }
+
+    /// Reads a body of at most `limit_bytes`; a larger one is [`Kind::Limit`], no memory for it is [`Kind::Busy`].
+    pub async fn read(&self, protocol: Protocol, body: Body, limit_bytes: usize) -> Result<Incoming> {
+        let incoming = self.read_body(body, limit_bytes).await;
+        let bytes = incoming.as_ref().map_or(0, |incoming| incoming.bytes.len());
+        self.telemetry.received(protocol, bytes);
+        incoming
+    }
+
+    async fn read_body(&self, body: Body, limit_bytes: usize) -> Result<Incoming> {
+        let mut stream = body.into_data_stream();
+        let read = self.read_parts(&mut stream, limit_bytes).await;
+        // What was read so far is freed by now: only then is the rest waited for.
+        if read.as_ref().is_err_and(|e| matches!(e.kind(), Kind::Limit | Kind::Busy)) {
+            let _ = tokio::time::timeout(self.stall_max, drain(&mut stream, DRAIN_BYTES_MAX)).await;
+        }
+        read
+    }
+
+    async fn read_parts(&self, stream: &mut axum::body::BodyDataStream, limit_bytes: usize) -> Result<Incoming> {
+        let mut held = self.memory.reserve(0)?;
+        let mut bytes = BytesMut::new();
+        let stalled = |_| Error::new(Kind::Timeout, format!("the body paused for {} s", self.stall_max.as_secs()));
+        while let Some(part) = tokio::time::timeout(self.stall_max, stream.next()).await.map_err(stalled)? {
+            let part = part.map_err(|e| Error::invalid("the body ended before its announced length").with_source(e))?;
+            let length = bytes.len() + part.len();
+            if length > limit_bytes {
+                return Err(Error::limit(format!("request body too large: more than {limit_bytes} bytes")));
+            }
+            let wanted = self.wanted(length);
+            held.grow(wanted.saturating_sub(held.bytes())).map_err(|_| too_many_bodies())?;
+            bytes.extend_from_slice(&part);
+        }
+        Ok(Incoming { bytes: bytes.freeze(), held })
+    }
+
+    /// Memory for a message of `bytes` that a transport has read itself, until dropped; [`Kind::Busy`] without any.
+    pub fn hold(&self, bytes: usize) -> Result<Reservation> {
+        self.memory.reserve(self.wanted(bytes)).map_err(|_| too_many_bodies())
+    }
+
+    /// Holds `bytes` from here on instead of what a body was reckoned to unpack to.
+    fn resize(&self, held: &mut Reservation, bytes: usize) -> Result<()> {
+        let wanted = bytes.min(self.memory.limit_bytes());
+        held.shrink_to(wanted);
+        held.grow(wanted.saturating_sub(held.bytes())).map_err(|_| too_many_bodies())
+    }
+
+    /// One body may take the whole share and wait for its turn, but is never refused for good by it.
+    fn wanted(&self, bytes: usize) -> usize {
+        bytes.saturating_mul(UNPACK_FACTOR).min(self.memory.limit_bytes())
+    }
+
+    /// Runs `decode` on a thread for computing; as many at once as there are cores.
+    pub async fn decode<T: Send + 'static>(&self, decode: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let _place = self.decoders.acquire().await.map_err(|_| Error::new(Kind::Unavailable, "Tercet is stopping"))?;
+        tokio::task::spawn_blocking(decode)
+            .await
+            .map_err(|e| Error::bug("decoding ended without a result").with_source(e))
+    }
+
+    /// Keeps `batch`; returns once it survives a crash. What the body `held` is resized to the rows that wait.
+    pub async fn append(
+        &self,
+        engine: &Engine,
+        protocol: Protocol,
+        tenant: &Tenant,
+        batch: Batch,
+        mut held: Reservation,
+    ) -> Result<Kept> {
+        if self.read_only {
+            return Err(Error::new(Kind::Fenced, "this Tercet only reads (`read_only`): send to the one that writes"));
+        }
+        let (batch, too_old) = self.within_retention(batch)?;
+        let rows = batch.rows();
+        self.resize(&mut held, batch.bytes())?;
+        let appended = if batch.is_empty() { Appended::default() } else { engine.append(tenant, batch).await? };
+        let conflicts = appended.conflicts.len();
+        self.telemetry.kept(protocol, rows.saturating_sub(conflicts), conflicts + too_old);
+        Ok(Kept { conflicts, too_old })
+    }
+
+    fn within_retention(&self, batch: Batch) -> Result<(Batch, usize)> {
+        match self.past_limit(batch.signal) {
+            Some(limit) => batch.keep_in(TimeRange::new(limit.0, i64::MAX)),
+            None => Ok((batch, 0)),
+        }
+    }
+}
+
+fn too_many_bodies() -> Error {
+    Error::new(Kind::Busy, "too many request bodies are in memory (`ingest.inflight_bytes_max`); send again later")
+}
+
+async fn drain(stream: &mut axum::body::BodyDataStream, bytes_max: usize) {
+    let mut seen = 0;
+    while let Some(Ok(part)) = stream.next().await {
+        seen += part.len();
+        if seen > bytes_max {
+            break;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storage::clock::ManualClock;
+
+    use super::*;
+
+    fn ingest(inflight_bytes_max: u64) -> Ingest {
+        let mut config = Config::default();
+        config.ingest.inflight_bytes_max = crate::config::units::Size(inflight_bytes_max);
+        let ingest = Ingest::new(&config, Arc::new(ManualClock::default()), Arc::default());
+        Ingest { stall_max: Duration::from_millis(5), ..ingest }
+    }
+
+    fn parts(
+        parts: Vec<&'static str>,
+    ) -> impl futures::Stream<Item = std::result::Result<&'static str, std::io::Error>> {
+        futures::stream::iter(parts.into_iter().map(Ok))
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_stops_gives_its_memory_back() {
+        let ingest = ingest(1000);
+        let endless = Body::from_stream(parts(vec!["abc"]).chain(futures::stream::pending()));
+        let error = ingest.read(Protocol::OtlpHttp, endless, 100).await.err().expect("ends");
+        assert_eq!((error.kind(), ingest.memory_used()), (Kind::Timeout, 0));
+    }
+
+    #[tokio::test]
+    async fn the_rest_of_a_refused_body_is_not_waited_for_without_end() {
+        let ingest = ingest(1000);
+        let endless = Body::from_stream(parts(vec!["abc", "def"]).chain(futures::stream::pending()));
+        let error = ingest.read(Protocol::OtlpHttp, endless, 5).await.err().expect("refused");
+        assert_eq!((error.kind(), ingest.memory_used()), (Kind::Limit, 0));
+    }
+
+    #[tokio::test]
+    async fn rows_are_charged_as_they_are_not_as_their_packed_body_was() {
+        let ingest = ingest(1000);
+        let mut small = ingest.hold(10).expect("free");
+        ingest.resize(&mut small, 900).expect("free");
+        assert_eq!(ingest.memory_used(), 900);
+        let mut other = ingest.hold(10).expect("free");
+        assert_eq!(ingest.resize(&mut other, 500).err().map(|e| e.kind()), Some(Kind::Busy));
+        drop(other);
+        ingest.resize(&mut small, 1_000_000).expect("one may take all");
+        ingest.resize(&mut small, 5).expect("shrinks");
+        assert_eq!(ingest.memory_used(), 5);
+    }
+
+    #[tokio::test]
+    async fn messages_and_bodies_share_their_memory() {
+        let ingest = ingest(100);
+        let held = ingest.hold(1_000_000).expect("one may take all");
+        assert_eq!(ingest.memory_used(), 100);
+        assert_eq!(ingest.hold(1).err().map(|e| e.kind()), Some(Kind::Busy));
+        let refused = ingest.read(Protocol::OtlpHttp, Body::from("abc"), 100).await;
+        assert_eq!(refused.err().map(|e| e.kind()), Some(Kind::Busy));
+        drop(held);
+        assert!(ingest.read(Protocol::OtlpHttp, Body::from("abc"), 100).await.is_ok());
+    }
+}

@@ -1,0 +1,59 @@
+//! What an engine is opened with.
+//!
+//! Owns: the defaults and why they are so. Does not own: where they are configured (the `tercet` binary).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::store::StoreOptions;
+
+/// Settings of one [`super::Engine`].
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Folder of the WAL (`wal/`), the writer's name (`writer-id`) and the lock (`lock`).
+    pub data_dir: PathBuf,
+    /// Where the tables are: a path or a URL (`file`, `memory`, `gs`, `s3`, `az`).
+    pub store_url: String,
+    /// What the URL does not say of the store.
+    pub store_options: StoreOptions,
+    /// Only reads tables: no WAL, no head, appends refused. An existing WAL belongs to another process.
+    pub read_only: bool,
+    /// A head older than this is flushed: bounds replay after a crash and what a read-only process misses.
+    pub flush_age_max: Duration,
+    /// A head larger than this is flushed; bytes per signal.
+    pub head_bytes_max: usize,
+    /// Appends are refused as busy while a signal has this many bytes in memory that no table has yet: heads that fill
+    /// and heads that are being flushed. Bounds memory while the store does not answer, and after a restart then.
+    pub unflushed_bytes_max: usize,
+    /// Appends are refused as busy once a signal's WAL holds this many bytes.
+    pub wal_bytes_max: u64,
+    /// A WAL segment larger than this is followed by a new one.
+    pub wal_segment_bytes: u64,
+    /// How old a snapshot of the tables may be when this process only reads. One that writes knows its own commits at
+    /// once and does not look for those of others: a store has one writing process.
+    pub refresh_age_max: Duration,
+    /// Bytes that footers, directories and identities of blocks may take in memory.
+    pub cache_bytes_max: usize,
+    /// Names this process in the tables' `txn` marks; `None`: a random name kept in the data folder.
+    pub writer_id: Option<String>,
+}
+
+impl EngineConfig {
+    /// Defaults for one machine.
+    pub fn new(data_dir: impl Into<PathBuf>, store_url: impl Into<String>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            store_url: store_url.into(),
+            store_options: StoreOptions::default(),
+            read_only: false,
+            flush_age_max: Duration::from_secs(600),
+            head_bytes_max: 64 << 20,
+            unflushed_bytes_max: 256 << 20,
+            wal_bytes_max: 2 << 30,
+            wal_segment_bytes: 64 << 20,
+            refresh_age_max: Duration::from_secs(1),
+            cache_bytes_max: 128 << 20,
+            writer_id: None,
+        }
+    }
+}

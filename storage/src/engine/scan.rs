@@ -1,0 +1,180 @@
+//! Scans of an engine: tables, frozen heads and active heads as one.
+//!
+//! Owns: which sources a scan reads and when they are fixed. Does not own: reading blocks (`scan::read`), order and
+//! duplicates (`scan::merge`).
+//!
+//! Invariants
+//! 1. Heads are taken before the snapshot: a row that moves from one to the other meanwhile is in at least one of
+//!    them, and the merge counts it once.
+//! 2. Nothing is read from the heads after the future of a scan resolved.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+
+use super::Engine;
+use super::lane::Lane;
+use crate::budget::Reservation;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::head::{Answer, Postings, Question, Selection, TenantHead};
+use crate::model::identity::Identity;
+use crate::model::matcher::Matcher;
+use crate::model::tenant::Tenant;
+use crate::model::time::TimeRange;
+use crate::scan::merge::merge;
+use crate::scan::read::block_streams;
+use crate::scan::{BatchStream, Scan, ScanRequest};
+use crate::signal::{Signal, SortBy};
+
+/// Lists shorter than this are tested label set by label set.
+const POSTINGS_MIN: usize = 1024;
+/// Lists of stored identities whose postings are kept.
+const POSTINGS_LISTS_MAX: usize = 16;
+
+/// Postings of stored identities, by the list they are of; the latest used last.
+#[derive(Default)]
+pub(super) struct StoredPostings(Mutex<Vec<Indexed>>);
+
+/// A list and its postings.
+type Indexed = (Arc<Vec<Identity>>, Arc<Postings>);
+
+impl StoredPostings {
+    fn of(&self, list: &Arc<Vec<Identity>>) -> Arc<Postings> {
+        let known = |(other, _): &Indexed| Arc::ptr_eq(other, list);
+        let mut kept = self.0.lock();
+        if let Some(entry) = kept.iter().position(known).map(|at| kept.remove(at)) {
+            let postings = Arc::clone(&entry.1);
+            kept.push(entry);
+            return postings;
+        }
+        drop(kept);
+        let postings = Arc::new(Postings::of(list.iter().map(|identity| &identity.labels)));
+        let mut kept = self.0.lock();
+        if kept.len() >= POSTINGS_LISTS_MAX {
+            kept.remove(0);
+        }
+        kept.push((Arc::clone(list), Arc::clone(&postings)));
+        postings
+    }
+}
+
+impl Engine {
+    /// The stored identities of the days of `range` that pass one of `selectors`.
+    async fn stored_identities(
+        &self,
+        signal: Signal,
+        selectors: &[Vec<Matcher>],
+        range: TimeRange,
+        context: &Context,
+    ) -> Result<Vec<Identity>> {
+        let Some(days) = range.days() else { return Ok(Vec::new()) };
+        let tables = self.tables(&context.tenant);
+        self.refresh(&tables, signal.spec().identities).await?;
+        let list = tables.identities(signal, days).await?;
+        if selectors.is_empty() {
+            return Ok(list.to_vec());
+        }
+        if list.len() < POSTINGS_MIN {
+            let passes = |identity: &&Identity| {
+                selectors.iter().any(|matchers| matchers.iter().all(|m| m.matches_labels(&identity.labels)))
+            };
+            return Ok(list.iter().filter(passes).cloned().collect());
+        }
+        let passed = self.stored_postings.of(&list).select(selectors);
+        Ok(passed.iter().filter_map(|i| list.get(usize::try_from(i).ok()?).cloned()).collect())
+    }
+
+    async fn find_identities(
+        &self,
+        signal: Signal,
+        selectors: &[Vec<Matcher>],
+        range: TimeRange,
+        context: &Context,
+    ) -> Result<Vec<Identity>> {
+        context.check()?;
+        let lane = self.lane(signal);
+        let mut found = head_identities(lane, selectors, range, &context.tenant);
+        let in_heads = found.len();
+        found.extend(self.stored_identities(signal, selectors, range, context).await?);
+        context.check()?;
+        if in_heads > 0 {
+            // What is stored comes sorted; a sort that finds runs makes use of it.
+            found.sort_by(|a, b| a.labels.cmp(&b.labels));
+            found.dedup_by(|a, b| a.id == b.id);
+        }
+        Ok(found)
+    }
+
+    async fn scan_rows(&self, mut request: ScanRequest, context: &Context) -> Result<BatchStream> {
+        context.check()?;
+        let spec = request.table.spec();
+        let signal = spec.signal;
+        if !signal.spec().facts.contains(&request.table) {
+            return Err(Error::bug(format!("`{}` holds identities and is not scanned", spec.name)));
+        }
+        if spec.sort_by == SortBy::Identity && request.identities.is_none() {
+            let all = self.find_identities(signal, &[], request.range, context).await?;
+            request.identities = Some(Arc::new(all.iter().map(|identity| identity.id).collect()));
+        }
+        let selections: Vec<(Selection, Reservation)> = {
+            let heads = self.lane(signal).shared.heads.read();
+            let select = |head: &TenantHead| {
+                let mut held = context.reserve(0)?;
+                let selection = head.select(&request, &mut |bytes| held.grow(bytes))?;
+                Ok((selection, held))
+            };
+            heads.of(&context.tenant).map(select).collect::<Result<_>>()?
+        };
+        let tables = self.tables(&context.tenant);
+        self.refresh(&tables, request.table).await?;
+        let snapshot = tables.snapshot(request.table).await?;
+        let mut sources = block_streams(&tables, &snapshot, &request, context).await?;
+        for (selection, held) in selections.into_iter().filter(|(selection, _)| !selection.is_empty()) {
+            sources.push(stream(selection, held, context.clone()));
+        }
+        Ok(merge(&request, sources, context))
+    }
+}
+
+/// The identities of the heads. Their lock is held to take what is tested and to fetch what passed, not for the tests:
+/// appends would wait for regular expressions. A head that leaves in between is in the tables, which are read later.
+fn head_identities(lane: &Lane, selectors: &[Vec<Matcher>], range: TimeRange, tenant: &Tenant) -> Vec<Identity> {
+    let mut answers: Vec<Option<Answer>> = vec![None];
+    if !selectors.is_empty() {
+        let questions: Vec<Question> = lane.shared.heads.read().of(tenant).map(TenantHead::question).collect();
+        answers = questions.into_iter().map(|question| Some(question.ask(selectors))).collect();
+    }
+    let heads = lane.shared.heads.read();
+    let of =
+        |head: &TenantHead| answers.iter().flat_map(|answer| head.matching(answer.as_ref(), range)).collect::<Vec<_>>();
+    heads.of(tenant).flat_map(of).collect()
+}
+
+/// The rows of a selection; its memory is given back with the stream.
+fn stream(selection: Selection, held: Reservation, context: Context) -> BatchStream {
+    let batches = selection.into_batches().map(move |rows| {
+        let _ = &held;
+        context.check()?;
+        rows
+    });
+    futures::stream::iter(batches).boxed()
+}
+
+impl Scan for Engine {
+    fn scan<'a>(&'a self, request: ScanRequest, context: &'a Context) -> BoxFuture<'a, Result<BatchStream>> {
+        Box::pin(self.scan_rows(request, context))
+    }
+
+    fn identities<'a>(
+        &'a self,
+        signal: Signal,
+        selectors: &'a [Vec<Matcher>],
+        range: TimeRange,
+        context: &'a Context,
+    ) -> BoxFuture<'a, Result<Vec<Identity>>> {
+        Box::pin(self.find_identities(signal, selectors, range, context))
+    }
+}

@@ -1,0 +1,78 @@
+//! The engine's numbers, for `/metrics` and for tests.
+//!
+//! Owns: their names and meaning. Does not own: how they are printed.
+
+use crate::signal::Signal;
+
+/// Numbers of one engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// One entry per signal, in the order of [`Signal::ALL`].
+    pub signals: Vec<SignalStats>,
+    /// Whether another process owns the tables now, so that this one refuses appends.
+    pub fenced: bool,
+}
+
+/// Numbers of one signal. Those named `…_total` only grow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignalStats {
+    /// The signal.
+    pub signal: Signal,
+    /// Rows in the heads, active and frozen.
+    pub head_rows: u64,
+    /// Bytes the heads take, active and frozen.
+    pub head_bytes: u64,
+    /// Identities known in memory.
+    pub head_identities: u64,
+    /// Bytes of all WAL segments.
+    pub wal_bytes: u64,
+    /// Number of WAL segments.
+    pub wal_segments: u64,
+    /// Batches acknowledged.
+    pub appends_total: u64,
+    /// Rows acknowledged.
+    pub appended_rows_total: u64,
+    /// Samples that repeated one already held.
+    pub repeats_total: u64,
+    /// Samples refused because another value is held at their time.
+    pub conflicts_total: u64,
+    /// Calls of fsync on WAL segments.
+    pub fsyncs_total: u64,
+    /// Failed writes or fsyncs of the WAL.
+    pub wal_errors_total: u64,
+    /// Places where a WAL segment was found damaged.
+    pub wal_damages_total: u64,
+    /// Records replayed at start.
+    pub replayed_records_total: u64,
+    /// Flushes that reached the tables.
+    pub flushes_total: u64,
+    /// Rows that flushes wrote into tables of facts.
+    pub flushed_rows_total: u64,
+    /// Flushes that failed (they are tried again).
+    pub flush_errors_total: u64,
+}
+
+impl SignalStats {
+    /// All zero.
+    pub fn new(signal: Signal) -> Self {
+        Self {
+            signal,
+            head_rows: 0,
+            head_bytes: 0,
+            head_identities: 0,
+            wal_bytes: 0,
+            wal_segments: 0,
+            appends_total: 0,
+            appended_rows_total: 0,
+            repeats_total: 0,
+            conflicts_total: 0,
+            fsyncs_total: 0,
+            wal_errors_total: 0,
+            wal_damages_total: 0,
+            replayed_records_total: 0,
+            flushes_total: 0,
+            flushed_rows_total: 0,
+            flush_errors_total: 0,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Selections: rows picked from a head under its lock, turned into sorted batches without it.
+//!
+//! Owns: the form between the two. Does not own: what is picked (the groups), the sorting itself (`scan::merge`).
+//!
+//! Invariant: the batches of a selection together are in the table's order and without duplicates.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::interleave_record_batch;
+use hashbrown::HashMap;
+
+use super::rows::Rows;
+use crate::error::Result;
+use crate::model::identity::IdentityId;
+use crate::scan::merge::sort_rows;
+use crate::signal::Table;
+
+/// Rows of one batch that leaves.
+const BATCH_ROWS_MAX: usize = 8192;
+/// Rows and bytes sorted at once, cut between groups or between two times of a large one: bounds what a scan of a large
+/// head copies at a time, and keeps the texts of a batch below the 2 GiB where their offsets end.
+const PART_ROWS_MAX: usize = 32 << 10;
+const PART_BYTES_MAX: usize = 32 << 20;
+/// Bytes of one picked place.
+const PICK_BYTES: usize = 16;
+
+type Ranks = HashMap<i64, u64, ahash::RandomState>;
+
+/// Batch and row in it.
+type Place = (usize, usize);
+
+/// Takes bytes from the share of whoever asks, before they are used.
+pub type Reserve<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
+
+/// Rows of a head that were asked for.
+#[derive(Debug)]
+pub struct Selection {
+    parts: Parts,
+}
+
+#[derive(Debug)]
+enum Parts {
+    Built(Vec<RecordBatch>),
+    Picked(Picked),
+}
+
+#[derive(Debug)]
+struct Picked {
+    table: Table,
+    batches: Vec<RecordBatch>,
+    ranks: Ranks,
+    parts: Vec<Vec<Place>>,
+}
+
+impl Selection {
+    /// No rows.
+    pub fn empty() -> Self {
+        Self::built(Vec::new())
+    }
+
+    /// Rows that are batches already, sorted and without duplicates.
+    pub(super) fn built(batches: Vec<RecordBatch>) -> Self {
+        Self { parts: Parts::Built(batches) }
+    }
+
+    /// Begins to pick from `rows`; `identities` in the order of the answer.
+    pub(super) fn picking(table: Table, rows: &Rows, identities: impl Iterator<Item = IdentityId>) -> Picking {
+        let ranks = identities.zip(0..).map(|(id, rank)| (id.to_column(), rank)).collect();
+        let picked = Picked { table, batches: rows.batches(), ranks, parts: Vec::new() };
+        Picking { picked, row_bytes: rows.row_bytes(), open_bytes: 0 }
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        match &self.parts {
+            Parts::Built(batches) => batches.is_empty(),
+            Parts::Picked(picked) => picked.parts.is_empty(),
+        }
+    }
+
+    /// The rows, part by part.
+    pub fn into_batches(self) -> Box<dyn Iterator<Item = Result<RecordBatch>> + Send> {
+        match self.parts {
+            Parts::Built(batches) => Box::new(batches.into_iter().flat_map(sliced).map(Ok)),
+            Parts::Picked(mut picked) => {
+                let parts = std::mem::take(&mut picked.parts);
+                let picked = Arc::new(picked);
+                Box::new(parts.into_iter().flat_map(move |part| match picked.build(&part) {
+                    Ok(rows) => sliced(rows).into_iter().map(Ok).collect(),
+                    Err(error) => vec![Err(error)],
+                }))
+            }
+        }
+    }
+}
+
+impl Picked {
+    fn build(&self, part: &[Place]) -> Result<RecordBatch> {
+        let batches: Vec<&RecordBatch> = self.batches.iter().collect();
+        let rows = interleave_record_batch(&batches, part)?;
+        sort_rows(self.table, &rows, &|id| self.ranks.get(&id).copied().unwrap_or(u64::MAX))
+    }
+}
+
+fn sliced(rows: RecordBatch) -> Vec<RecordBatch> {
+    let starts = (0..rows.num_rows()).step_by(BATCH_ROWS_MAX);
+    starts.map(|start| rows.slice(start, BATCH_ROWS_MAX.min(rows.num_rows() - start))).collect()
+}
+
+/// A selection that grows group by group, groups in the order of the answer.
+pub(super) struct Picking {
+    picked: Picked,
+    /// By batch.
+    row_bytes: Vec<usize>,
+    /// Bytes of the rows in the last part.
+    open_bytes: usize,
+}
+
+impl Picking {
+    /// Adds the rows of one identity or trace with their times, in arrival order.
+    pub(super) fn push_group(&mut self, rows: impl Iterator<Item = (i64, Place)>, reserve: Reserve<'_>) -> Result<()> {
+        let mut rows: Vec<(i64, Place)> = rows.collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        reserve(rows.len() * PICK_BYTES)?;
+        let size = |place: &Place| self.row_bytes.get(place.0).copied().unwrap_or(0);
+        let large =
+            rows.len() > PART_ROWS_MAX || rows.iter().map(|(_, place)| size(place)).sum::<usize>() > PART_BYTES_MAX;
+        if large {
+            // Rows that repeat each other have one time, so they stay in one part.
+            rows.sort_by_key(|(time, _)| *time);
+        }
+        let mut before = None;
+        for (time, place) in rows {
+            let between = before.is_none_or(|before| large && before != time);
+            let full = self.open_bytes >= PART_BYTES_MAX
+                || self.picked.parts.last().is_none_or(|part| part.len() >= PART_ROWS_MAX);
+            if between && full {
+                self.picked.parts.push(Vec::new());
+                self.open_bytes = 0;
+            }
+            if let Some(part) = self.picked.parts.last_mut() {
+                part.push(place);
+            }
+            self.open_bytes += self.row_bytes.get(place.0).copied().unwrap_or(0);
+            before = Some(time);
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Selection {
+        Selection { parts: Parts::Picked(self.picked) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::TenantHead;
+    use crate::model::batch::{Batch, LogsBuilder};
+    use crate::model::columns::longs;
+    use crate::model::labels::Labels;
+    use crate::model::time::TimestampNs;
+    use crate::signal::Signal;
+
+    fn entries(times: impl Iterator<Item = i64>, line: &str) -> Batch {
+        let mut builder = LogsBuilder::new();
+        let stream = builder.stream(Labels::from_pairs([("app", "a")]));
+        for ns in times {
+            builder.entry(stream, TimestampNs(ns), line, std::iter::empty()).expect("fits");
+        }
+        builder.finish().expect("builds")
+    }
+
+    fn parts(head: &TenantHead) -> Vec<Vec<i64>> {
+        let parts = head.select_all(Table::Logs).expect("selects").into_batches();
+        parts.map(|rows| longs(&rows.expect("builds"), "ts_ns").expect("has times").values().to_vec()).collect()
+    }
+
+    #[test]
+    fn a_large_stream_is_cut_between_two_times() {
+        let mut head = TenantHead::new(Signal::Logs);
+        let line = "x".repeat(1 << 20);
+        // Backwards, each time twice: the same entry counts once, wherever the cut falls.
+        for _ in 0..2 {
+            for ns in (0..50).rev() {
+                head.insert(&entries([ns].into_iter(), &line), None).expect("fits");
+            }
+        }
+        let parts = parts(&head);
+        assert!(parts.len() > 2, "{parts:?}");
+        assert!(parts.iter().all(|part| part.len() <= 33), "{parts:?}");
+        assert_eq!(parts.concat(), (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_a_selection_takes_is_reserved_before() {
+        let mut head = TenantHead::new(Signal::Logs);
+        head.insert(&entries(0..100, "x"), None).expect("fits");
+        let request = crate::scan::ScanRequest {
+            identities: Some(Arc::new(vec![Labels::from_pairs([("app", "a")]).id()])),
+            ..crate::scan::ScanRequest::all(Table::Logs, crate::model::time::TimeRange::ALL)
+        };
+        let mut taken = 0;
+        head.select(&request, &mut |bytes| {
+            taken += bytes;
+            Ok(())
+        })
+        .expect("selects");
+        assert_eq!(taken, 100 * PICK_BYTES);
+        let refused = head.select(&request, &mut |_| Err(crate::Error::limit("no memory"))).expect_err("is refused");
+        assert_eq!(refused.kind(), crate::Kind::Limit);
+    }
+}

@@ -1,0 +1,5 @@
+//! Sidecar indexes: derived data beside the blocks.
+//!
+//! Invariant: deleting a sidecar changes speed, never an answer.
+
+pub mod directory;

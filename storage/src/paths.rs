@@ -1,0 +1,77 @@
+//! Every object's path is made and parsed here.
+//!
+//! Owns: the layout of the store: `<tenant>/<table>/date=YYYY-MM-DD/<id>.parquet` for blocks,
+//! `<tenant>/<table>/_delta_log/…` for the table's log, `<tenant>/<table>/_index/<id>.dir` for directories.
+//! Does not own: what is inside.
+
+use object_store::path::Path;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::model::tenant::Tenant;
+use crate::model::time::Day;
+use crate::signal::Table;
+
+/// The partition column of every table.
+pub const PARTITION: &str = "date";
+
+/// The scheme of table URLs. One of our own, because `file://` makes the log reader look from the root of the
+/// file system instead of the root of the store.
+const SCHEME: &str = "tercet";
+
+const BLOCK_SUFFIX: &str = ".parquet";
+const DIRECTORY_SUFFIX: &str = ".dir";
+const INDEX_FOLDER: &str = "_index";
+
+/// The folder of a table.
+pub fn table(tenant: &Tenant, table: Table) -> Path {
+    Path::from_iter([tenant.as_str(), table.name()])
+}
+
+/// The URL under which the log library knows a table.
+pub fn table_url(tenant: &Tenant, table: Table) -> Result<url::Url> {
+    url::Url::parse(&format!("{SCHEME}:///{}/", self::table(tenant, table)))
+        .map_err(|source| Error::bug("a table's URL does not parse").with_source(source))
+}
+
+/// The path of a new block inside its table.
+pub fn block(day: Day, id: Uuid) -> String {
+    format!("{PARTITION}={day}/{id}{BLOCK_SUFFIX}")
+}
+
+/// The whole path of a block that the table's log names `block`.
+pub fn block_object(tenant: &Tenant, table: Table, block: &str) -> Path {
+    let mut path = self::table(tenant, table);
+    for part in block.split('/').filter(|part| !part.is_empty()) {
+        path = path.join(part);
+    }
+    path
+}
+
+/// The whole path of the directory beside a block.
+pub fn directory_object(tenant: &Tenant, table: Table, block: &str) -> Path {
+    let file = block.rsplit('/').next().unwrap_or(block);
+    let stem = file.strip_suffix(BLOCK_SUFFIX).unwrap_or(file);
+    self::table(tenant, table).join(INDEX_FOLDER).join(format!("{stem}{DIRECTORY_SUFFIX}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_follow_the_layout() {
+        let tenant = Tenant::new("team-a").expect("valid");
+        let block = block(Day::parse("2026-01-05").expect("a date"), Uuid::nil());
+        assert_eq!(block, "date=2026-01-05/00000000-0000-0000-0000-000000000000.parquet");
+        assert_eq!(
+            block_object(&tenant, Table::Samples, &block).as_ref(),
+            "team-a/samples/date=2026-01-05/00000000-0000-0000-0000-000000000000.parquet"
+        );
+        assert_eq!(
+            directory_object(&tenant, Table::Samples, &block).as_ref(),
+            "team-a/samples/_index/00000000-0000-0000-0000-000000000000.dir"
+        );
+        assert_eq!(table_url(&tenant, Table::Logs).expect("parses").as_str(), "tercet:///team-a/logs/");
+    }
+}

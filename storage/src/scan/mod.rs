@@ -1,0 +1,73 @@
+//! The one way out of the storage: what a reader asks for and what it may rely on.
+//!
+//! Owns: [`Scan`] and its requests. Does not own: how heads and blocks answer (`engine`, `scan::read`,
+//! `scan::merge`).
+
+pub mod memory;
+pub mod merge;
+pub(crate) mod open;
+mod prune;
+pub mod read;
+mod rows;
+mod sort;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::model::identity::{Identity, IdentityId};
+use crate::model::matcher::Matcher;
+use crate::model::span::TraceId;
+use crate::model::time::TimeRange;
+use crate::signal::{Signal, Table};
+
+/// Batches of one scan, in the order of the table's sort, each row once.
+pub type BatchStream = BoxStream<'static, Result<RecordBatch>>;
+
+/// Which rows of a table of facts are wanted. All parts are exact: no other row is returned.
+#[derive(Clone, Debug)]
+pub struct ScanRequest {
+    /// A table of facts, or `MetricMetadata`.
+    pub table: Table,
+    /// Rows whose time is inside; ignored for tables without time.
+    pub range: TimeRange,
+    /// Only rows of these identities, **and the order of the answer**: rows come grouped by identity in the order
+    /// of this list, by time within. `None`: all identities, in an order of the storage's choice (still grouped).
+    /// Ignored for `Spans`, which are grouped by trace, traces in bytewise order of their ids, by time within.
+    /// A list is always in label order (`Labels: Ord`) and a subset of what [`Scan::identities`] returned. Blocks
+    /// are written in label order too, so the order of rows in a block is the order of the request.
+    pub identities: Option<Arc<Vec<IdentityId>>>,
+    /// Only spans of these traces.
+    pub traces: Option<Arc<Vec<TraceId>>>,
+}
+
+impl ScanRequest {
+    /// All rows of `table` in `range`.
+    pub fn all(table: Table, range: TimeRange) -> Self {
+        Self { table, range, identities: None, traces: None }
+    }
+}
+
+/// The door to stored data. Implemented by the engine, and by a list of batches in tests.
+pub trait Scan: Send + Sync {
+    /// Streams the rows of `request`, in the table's sort order, each once, in the table's in-memory schema.
+    /// - The set of rows is fixed when the future resolves; later appends are not seen, earlier ones are.
+    /// - Rows of one identity (or trace) may be cut into several batches, but stay consecutive.
+    /// - Dropping the stream cancels its I/O and gives its memory back.
+    fn scan<'a>(&'a self, request: ScanRequest, context: &'a Context) -> BoxFuture<'a, Result<BatchStream>>;
+
+    /// The identities of `signal` that have facts in `range` and pass at least one of `selectors` (each an AND of
+    /// matchers; no selector at all means every identity), each once, sorted by labels. May return an identity
+    /// whose facts lie outside the range by less than a day.
+    fn identities<'a>(
+        &'a self,
+        signal: Signal,
+        selectors: &'a [Vec<Matcher>],
+        range: TimeRange,
+        context: &'a Context,
+    ) -> BoxFuture<'a, Result<Vec<Identity>>>;
+}

@@ -1,0 +1,262 @@
+//! Opening a block: its footer, its directory, its rows.
+//!
+//! Owns: the reader over the object store, the use of the caches, the rebuilding of a lost directory, the way from
+//! a file's columns to the columns in memory. Does not own: which rows are wanted (`prune`).
+//!
+//! Invariant: a missing or damaged sidecar costs time, never an answer.
+
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+
+use super::BatchStream;
+use crate::context::Stats;
+use crate::error::{Error, Kind, Result};
+use crate::index::directory::{Directory, columns};
+use crate::paths;
+use crate::signal::Table;
+use crate::table::{Block, TenantTables, decimal, file_schema};
+
+/// Rows of a batch on its way out.
+pub(crate) const BATCH_ROWS: usize = 8_192;
+/// Bytes read from the end of a file at first: footer and page index of all but the largest.
+const TAIL_BYTES: usize = 64 << 10;
+
+/// Reads ranges of one object; the store joins ranges that lie close together.
+#[derive(Clone)]
+struct BlockReader {
+    objects: Arc<dyn ObjectStore>,
+    object: Path,
+    /// Length of the object.
+    bytes: u64,
+    footer: Option<Arc<ParquetMetaData>>,
+    stats: Option<Arc<Stats>>,
+}
+
+impl BlockReader {
+    /// A range past the end is damage in the footer; a store would report it as a fault of its own.
+    fn inside(&self, range: &Range<u64>) -> parquet::errors::Result<()> {
+        if range.start <= range.end && range.end <= self.bytes {
+            return Ok(());
+        }
+        Err(ParquetError::EOF(format!("bytes {}..{} of {} are referred to", range.start, range.end, self.bytes)))
+    }
+
+    fn count(&self, bytes: usize) {
+        if let Some(stats) = &self.stats {
+            Stats::add(&stats.fetched_bytes, bytes as u64);
+        }
+    }
+}
+
+fn external(source: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(source))
+}
+
+impl AsyncFileReader for BlockReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move {
+            self.inside(&range)?;
+            let bytes = self.objects.get_range(&self.object, range).await.map_err(external)?;
+            self.count(bytes.len());
+            Ok(bytes)
+        }
+        .boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move {
+            ranges.iter().try_for_each(|range| self.inside(range))?;
+            let all = self.objects.get_ranges(&self.object, &ranges).await.map_err(external)?;
+            self.count(all.iter().map(Bytes::len).sum());
+            Ok(all)
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        let footer = self.footer.clone();
+        async move { footer.ok_or_else(|| ParquetError::General("the footer is not loaded".to_owned())) }.boxed()
+    }
+}
+
+/// The rows that `open` leads to. The Parquet library panics on some damaged files; such a panic is the error it
+/// should have been, and ends the stream.
+pub(crate) fn guarded(object: Path, open: impl Future<Output = Result<BatchStream>> + Send + 'static) -> BatchStream {
+    let rows = AssertUnwindSafe(stream::once(open).try_flatten()).catch_unwind();
+    rows.map(move |rows| match rows {
+        Ok(rows) => rows,
+        Err(_) => Err(Error::corrupt(format!("the block `{object}` is damaged: reading it panicked"))),
+    })
+    .boxed()
+}
+
+/// A block whose footer is read.
+pub(crate) struct Opened {
+    table: Table,
+    reader: BlockReader,
+    footer: ArrowReaderMetadata,
+}
+
+/// Opens `block`; reads its footer unless it is cached.
+pub(crate) async fn open_block(
+    tables: &TenantTables,
+    table: Table,
+    block: &Block,
+    stats: Option<&Arc<Stats>>,
+) -> Result<Opened> {
+    let object = paths::block_object(tables.tenant(), table, &block.path);
+    let objects = Arc::clone(tables.store().objects());
+    let mut reader = BlockReader { objects, object, bytes: block.bytes, footer: None, stats: stats.cloned() };
+    let key = reader.object.to_string();
+    let footer = match tables.caches().footers.get(&key) {
+        Some(footer) => footer,
+        None => {
+            let loader = ParquetMetaDataReader::new()
+                .with_page_index_policy(PageIndexPolicy::Optional)
+                .with_prefetch_hint(Some(TAIL_BYTES));
+            let footer = loader.load_and_finish(&mut reader, block.bytes).await;
+            let footer = Arc::new(footer.map_err(|source| unreadable(&reader.object, source))?);
+            tables.caches().footers.put(&key, Arc::clone(&footer), footer.memory_size());
+            footer
+        }
+    };
+    reader.footer = Some(Arc::clone(&footer));
+    let options = ArrowReaderOptions::new().with_schema(file_schema(table));
+    let footer = ArrowReaderMetadata::try_new(footer, options).map_err(|source| unreadable(&reader.object, source))?;
+    Ok(Opened { table, reader, footer })
+}
+
+fn unreadable(object: &Path, source: ParquetError) -> Error {
+    let from_store = matches!(&source, ParquetError::External(cause)
+        if cause.downcast_ref::<object_store::Error>().is_some_and(|e| !matches!(e, object_store::Error::NotFound { .. })));
+    let kind = if from_store { Kind::Unavailable } else { Kind::Corrupt };
+    Error::new(kind, format!("the block `{object}` cannot be read")).with_source(source)
+}
+
+impl Opened {
+    pub(crate) fn footer(&self) -> &ParquetMetaData {
+        self.footer.metadata()
+    }
+
+    /// Rows of the file.
+    pub(crate) fn rows(&self) -> u64 {
+        self.footer().row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).sum()
+    }
+
+    /// The range of all rows.
+    pub(crate) fn every_row(&self) -> Range<u64> {
+        0..self.rows()
+    }
+
+    /// The leaf column of a flat column.
+    pub(crate) fn leaf(&self, name: &str) -> Option<usize> {
+        self.footer.parquet_schema().columns().iter().position(|leaf| leaf.path().parts() == [name])
+    }
+
+    /// Whether row group `group` may hold one of `values` in its column `leaf`, by its bloom filter.
+    pub(crate) async fn bloom_may_hold(&self, group: usize, leaf: usize, values: &[&[u8]]) -> Result<bool> {
+        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.footer.clone());
+        let bloom = builder.get_row_group_column_bloom_filter(group, leaf).await;
+        let bloom = bloom.map_err(|source| unreadable(&self.reader.object, source))?;
+        Ok(bloom.is_none_or(|bloom| values.iter().any(|value| bloom.check(*value))))
+    }
+
+    /// All rows in the columns of memory.
+    pub(crate) fn all_rows(&self) -> Result<BatchStream> {
+        self.selected_rows(&[self.every_row()])
+    }
+
+    /// The rows of `ranges`, which ascend and do not overlap, in the columns of memory.
+    pub(crate) fn selected_rows(&self, ranges: &[Range<u64>]) -> Result<BatchStream> {
+        let table = self.table;
+        let schema = (table.spec().schema)();
+        let columns: Vec<usize> = (0..self.footer.parquet_schema().num_columns()).collect();
+        let stream = self.stream(ranges, columns)?;
+        Ok(stream
+            .map(move |rows| {
+                let rows = rows?;
+                match table {
+                    Table::Samples => {
+                        let columns = rows.columns()[..3].iter().cloned().chain([decimal::unpack(&rows)?]).collect();
+                        Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
+                    }
+                    _ => Ok(rows),
+                }
+            })
+            .boxed())
+    }
+
+    /// The leaf columns `columns` of the rows of `ranges`, as the file has them.
+    fn stream(&self, ranges: &[Range<u64>], columns: Vec<usize>) -> Result<BatchStream> {
+        let total = usize::try_from(self.rows()).map_err(|_| Error::corrupt("a block has too many rows"))?;
+        let place = |row: u64| usize::try_from(row).unwrap_or(total).min(total);
+        let ranges = ranges.iter().map(|range| place(range.start)..place(range.end));
+        let selection = RowSelection::from_consecutive_ranges(ranges, total);
+        let mask = ProjectionMask::leaves(self.footer.parquet_schema(), columns);
+        let object = self.reader.object.clone();
+        let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.footer.clone())
+            .with_projection(mask)
+            .with_batch_size(BATCH_ROWS)
+            .with_row_selection(selection)
+            .build()
+            .map_err(|source| unreadable(&object, source))?;
+        Ok(stream.map_err(move |source| unreadable(&object, source)).boxed())
+    }
+
+    /// The directory of the block: cached, or read, or rebuilt from its rows.
+    pub(crate) async fn directory(&self, tables: &TenantTables, block: &Block) -> Result<Arc<Directory>> {
+        let object = paths::directory_object(tables.tenant(), self.table, &block.path);
+        if let Some(directory) = tables.caches().directories.get(object.as_ref()) {
+            return Ok(directory);
+        }
+        let read = match tables.store().get(&object).await {
+            Ok(Some(bytes)) => {
+                self.reader.count(bytes.len());
+                Directory::decode(&bytes).and_then(|directory| match directory.rows() == self.rows() {
+                    true => Ok(directory),
+                    false => Err(Error::corrupt("the directory counts other rows than its block")),
+                })
+            }
+            Ok(None) => Err(Error::corrupt("there is no directory")),
+            Err(error) => Err(error),
+        };
+        let directory = match read {
+            Ok(directory) => directory,
+            Err(error) => {
+                tracing::warn!(%object, %error, "a directory is rebuilt from its block");
+                self.rebuild_directory().await?
+            }
+        };
+        let directory = Arc::new(directory);
+        tables.caches().directories.put(object.as_ref(), Arc::clone(&directory), directory.heap_bytes());
+        Ok(directory)
+    }
+
+    async fn rebuild_directory(&self) -> Result<Directory> {
+        let (identity, time) =
+            columns(self.table).ok_or_else(|| Error::bug("this table's blocks have no directories"))?;
+        let leaves = [identity, time].iter().filter_map(|name| self.leaf(name)).collect();
+        let mut stream = self.stream(&[self.every_row()], leaves)?;
+        let mut directory = Directory::default();
+        while let Some(rows) = stream.try_next().await? {
+            directory.extend_from(self.table, &rows)?;
+        }
+        Ok(directory)
+    }
+}

@@ -1,0 +1,229 @@
+//! A local folder as an object store whose writes survive a power cut.
+//!
+//! Owns: puts: bytes go to a staged file, are fsynced, and only then get their name; then the folders up to the
+//! root are fsynced. The library's local backend never fsyncs, so a crash could leave a log entry that is named
+//! but empty. Does not own: reads, lists and deletes, which it takes from that backend.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+};
+use parking_lot::Mutex;
+
+/// Tries to find a free name for a staged file; more than this many are never in flight.
+const STAGED_NAMES_MAX: u64 = 10_000;
+
+/// The next number to try for a staged file's name. The backend hides files named `<name>#<digits>`.
+static STAGED: AtomicU64 = AtomicU64::new(0);
+
+/// Makes the entries of a folder durable.
+type SyncFolder = dyn Fn(&FilePath) -> std::io::Result<()> + Send + Sync;
+
+#[derive(Clone)]
+pub(super) struct DurableFolder {
+    inner: Arc<LocalFileSystem>,
+    root: PathBuf,
+    sync: Arc<SyncFolder>,
+}
+
+impl DurableFolder {
+    pub(super) fn new(root: &FilePath) -> Result<Self> {
+        let inner = Arc::new(LocalFileSystem::new_with_prefix(root)?);
+        let root = root.canonicalize().map_err(failed)?;
+        Ok(Self { inner, root, sync: Arc::new(sync_folder) })
+    }
+
+    async fn write(&self, location: &Path, payload: PutPayload, mode: PutMode) -> Result<PutResult> {
+        let path = self.inner.path_to_filesystem(location)?;
+        let folder = self.clone();
+        tokio::task::spawn_blocking(move || folder.write_durably(&path, &payload, &mode)).await?
+    }
+
+    /// Of a create that finds the object there, the folders are synced too: the one that made it may have failed to.
+    fn write_durably(&self, path: &FilePath, payload: &PutPayload, mode: &PutMode) -> Result<PutResult> {
+        let folder = path.parent().unwrap_or(&self.root);
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let (mut file, staged) = stage(path)?;
+        let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
+        drop(file);
+        let named = written.and_then(|()| match mode {
+            PutMode::Create => std::fs::hard_link(&staged, path),
+            _ => std::fs::rename(&staged, path),
+        });
+        if named.is_err() || matches!(mode, PutMode::Create) {
+            // Leftovers cost space only: they are invisible to listings.
+            let _ = std::fs::remove_file(&staged);
+        }
+        match named {
+            Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+                self.sync_folders(folder)?;
+                return Err(Error::AlreadyExists { path: path.display().to_string(), source: source.into() });
+            }
+            other => other.map_err(failed)?,
+        }
+        self.sync_folders(folder)?;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    /// Makes the names of `folder` and of all folders above it, up to the root, durable.
+    fn sync_folders(&self, folder: &FilePath) -> Result<()> {
+        let mut folder = Some(folder);
+        while let Some(path) = folder {
+            (self.sync)(path).map_err(failed)?;
+            let above = path.parent().filter(|parent| parent.starts_with(&self.root));
+            folder = if path == self.root { None } else { above };
+        }
+        Ok(())
+    }
+}
+
+fn failed(source: std::io::Error) -> Error {
+    Error::Generic { store: "DurableFolder", source: source.into() }
+}
+
+fn stage(path: &FilePath) -> Result<(File, PathBuf)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for _ in 0..STAGED_NAMES_MAX {
+        let staged = path.with_file_name(format!("{name}#{}", STAGED.fetch_add(1, Ordering::Relaxed)));
+        match OpenOptions::new().write(true).create_new(true).open(&staged) {
+            Ok(file) => return Ok((file, staged)),
+            Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(failed(source)),
+        }
+    }
+    Err(failed(std::io::Error::other(format!("no free name for a staged file beside `{}`", path.display()))))
+}
+
+fn sync_folder(folder: &FilePath) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+impl std::fmt::Debug for DurableFolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DurableFolder").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Display for DurableFolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DurableFolder({})", self.root.display())
+    }
+}
+
+#[async_trait]
+impl ObjectStore for DurableFolder {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        match opts.mode {
+            PutMode::Update(_) => self.inner.put_opts(location, payload, opts).await,
+            mode => self.write(location, payload, mode).await,
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        _opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        Ok(Box::new(Upload { folder: self.clone(), location: location.clone(), parts: Arc::default(), next: 0 }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[std::ops::Range<u64>]) -> Result<Vec<Bytes>> {
+        self.inner.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+/// A multipart upload gathered in memory and put at once: only table checkpoints are written this way.
+#[derive(Debug)]
+struct Upload {
+    folder: DurableFolder,
+    location: Path,
+    parts: Arc<Mutex<Vec<(usize, PutPayload)>>>,
+    next: usize,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let place = self.next;
+        self.next += 1;
+        let parts = Arc::clone(&self.parts);
+        Box::pin(async move {
+            parts.lock().push((place, data));
+            Ok(())
+        })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let mut parts = std::mem::take(&mut *self.parts.lock());
+        parts.sort_by_key(|(place, _)| *place);
+        let payload: PutPayload = parts.iter().flat_map(|(_, part)| part.iter().cloned()).collect();
+        self.folder.write(&self.location, payload, PutMode::Overwrite).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.parts.lock().clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::super::Store;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_create_is_no_success_before_its_folders_are_synced() {
+        let root = tempfile::tempdir().expect("a folder");
+        let left = Arc::new(AtomicUsize::new(2));
+        let failures = Arc::clone(&left);
+        let sync = move |folder: &FilePath| match failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+        {
+            Ok(_) => Err(std::io::Error::other("the disk is sick")),
+            Err(_) => sync_folder(folder),
+        };
+        let folder = DurableFolder { sync: Arc::new(sync), ..DurableFolder::new(root.path()).expect("opens") };
+        let store = Store::over(Arc::new(folder), "folder");
+        let path = Path::from("log/0.json");
+        let create = || store.objects().put_opts(&path, PutPayload::from_static(b"ours"), PutMode::Create.into());
+        create().await.expect_err("the name may be lost in a power cut");
+        assert_eq!(left.load(Ordering::SeqCst), 0);
+        create().await.expect("the object is ours, and its name is durable now");
+        left.store(1, Ordering::SeqCst);
+        create().await.expect("a single failure is mended at once");
+        assert_eq!(left.load(Ordering::SeqCst), 0);
+    }
+}

@@ -1,0 +1,396 @@
+//! The log of one table: atomic commits, marks, fencing.
+//!
+//! Owns: the table's versions as the Delta protocol defines them, through the library's snapshot, conflict check
+//! and checkpoints. Does not own: what a block holds.
+//!
+//! Invariants
+//! 1. A commit is one new log entry, created if absent: it is seen whole or not at all.
+//! 2. A writer's mark moves only in entries made by the process that last read it; another process' entry with the
+//!    same writer's name fences this one.
+//! 3. A commit whose outcome is unknown may be repeated: an entry of our own is recognised by its token.
+//! 4. A commit returns once its entry is visible here. One that landed but cannot be read back is reported as failed
+//!    and recognised when it is repeated; what was visible stays so meanwhile.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitConflictError, TransactionError};
+use deltalake_core::kernel::{Action, StructType, Transaction};
+use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, get_actions};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::{DeltaTable, DeltaTableError, checkpoints};
+use object_store::prefix::PrefixStore;
+use parking_lot::RwLock;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::snapshot::{NewBlock, Snapshot};
+use super::{Mark, writer};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::model::tenant::Tenant;
+use crate::paths::{self, PARTITION};
+use crate::signal::Table;
+use crate::store::Store;
+
+/// Versions between two checkpoints: a reader that starts reads at most so many entries.
+const CHECKPOINT_INTERVAL: u64 = 32;
+/// How long entries are kept that a checkpoint has made superfluous.
+const LOG_RETENTION: &str = "interval 2 days";
+/// The name of our token in an entry's `commitInfo`.
+const TOKEN: &str = "tercetCommit";
+/// Other writers may commit between our look at the log and our entry; more often than this in a row is a fault.
+const ATTEMPTS_MAX: usize = 100;
+
+/// The log of one table.
+pub(super) struct Log {
+    table: Table,
+    entries: LogStoreRef,
+    /// Set apart from all other processes' entries.
+    token: String,
+    clock: Arc<dyn Clock>,
+    state: tokio::sync::Mutex<State>,
+    visible: RwLock<Option<Arc<Snapshot>>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The loaded table; `None` before the first load and while the table does not exist.
+    loaded: Option<DeltaTable>,
+    /// What this process last knew of each writer's mark.
+    known: HashMap<String, Known>,
+}
+
+/// A mark as it was at a version; `version: None`: before the table existed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    mark: Option<u64>,
+    version: Option<u64>,
+    /// Whether this process moved it there; otherwise an earlier one with the same writer's name did.
+    ours: bool,
+}
+
+impl Log {
+    pub(super) fn new(store: &Store, tenant: &Tenant, table: Table, clock: Arc<dyn Clock>) -> Result<Self> {
+        let root = Arc::clone(store.objects());
+        let prefixed = Arc::new(PrefixStore::new(Arc::clone(&root), paths::table(tenant, table)));
+        let url = paths::table_url(tenant, table)?;
+        let entries = default_logstore(prefixed, root, &url, &StorageConfig::default());
+        Ok(Self {
+            table,
+            entries,
+            token: crate::clock::unique_id().to_string(),
+            clock,
+            state: tokio::sync::Mutex::default(),
+            visible: RwLock::new(None),
+        })
+    }
+
+    pub(super) async fn snapshot(&self) -> Result<Arc<Snapshot>> {
+        if let Some(snapshot) = self.visible.read().clone() {
+            return Ok(snapshot);
+        }
+        self.refresh().await
+    }
+
+    pub(super) async fn refresh(&self) -> Result<Arc<Snapshot>> {
+        let mut state = self.state.lock().await;
+        self.update(&mut state).await?;
+        self.publish(&state)
+    }
+
+    pub(super) async fn mark(&self, writer: &str) -> Result<Option<u64>> {
+        let mut state = self.state.lock().await;
+        self.update(&mut state).await?;
+        let known = self.read_mark(&state, writer).await?;
+        state.known.insert(writer.to_owned(), known);
+        Ok(known.mark)
+    }
+
+    pub(super) async fn commit(&self, blocks: &[NewBlock], mark: Mark<'_>) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if state.loaded.is_none() {
+            self.update(&mut state).await?;
+        }
+        if !state.known.contains_key(mark.writer) {
+            let known = self.read_mark(&state, mark.writer).await?;
+            state.known.insert(mark.writer.to_owned(), known);
+        }
+        if state.loaded.is_none() {
+            self.create().await?;
+            self.update(&mut state).await?;
+        }
+        let mark = never_below(state.known.get(mark.writer), mark);
+        if !self.settled(&state, mark).await? {
+            let version = match self.append(&state, blocks, mark).await {
+                Ok(version) => version,
+                Err(error) => self.after_failure(&mut state, mark, error).await?,
+            };
+            self.advance(&mut state, version).await?;
+        }
+        let version = self.publish(&state)?.version;
+        state.known.insert(mark.writer.to_owned(), Known { mark: Some(mark.sequence), version, ours: true });
+        if version.is_some_and(|version| version % CHECKPOINT_INTERVAL == 0) {
+            self.checkpoint(&state).await;
+        }
+        Ok(())
+    }
+
+    /// Loads the table, or brings it to its newest version. A table that does not exist stays unloaded.
+    async fn update(&self, state: &mut State) -> Result<()> {
+        let mut table = match state.loaded.take() {
+            Some(table) => table,
+            None => DeltaTable::new(Arc::clone(&self.entries)),
+        };
+        match table.update_incremental(None).await {
+            Ok(()) => {
+                state.loaded = Some(table);
+                Ok(())
+            }
+            Err(DeltaTableError::NotATable(_)) if self.visible_version().is_none() => Ok(()),
+            Err(DeltaTableError::NotATable(_)) => {
+                Err(Error::corrupt(format!("the log of the table `{}` was there and is gone", self.table.name())))
+            }
+            Err(source) => Err(self.failed("reading", source)),
+        }
+    }
+
+    fn visible_version(&self) -> Option<u64> {
+        self.visible.read().as_ref().and_then(|snapshot| snapshot.version)
+    }
+
+    /// After a commit that landed as `version`: brings the loaded table there.
+    async fn advance(&self, state: &mut State, version: u64) -> Result<()> {
+        if let Some(table) = state.loaded.as_mut() {
+            match table.update_incremental(Some(version)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(table = self.table.name(), version, %error, "a commit landed but was not read back");
+                }
+            }
+        }
+        self.update(state).await?;
+        match state.loaded.as_ref().and_then(DeltaTable::version) {
+            Some(loaded) if loaded >= version => Ok(()),
+            _ => {
+                let text = format!("version {version} of the table `{}` landed but is not listed", self.table.name());
+                Err(Error::new(Kind::Unavailable, text))
+            }
+        }
+    }
+
+    fn publish(&self, state: &State) -> Result<Arc<Snapshot>> {
+        let snapshot = match state.loaded.as_ref().and_then(|table| table.snapshot().ok()) {
+            None => Snapshot::empty(self.table),
+            Some(loaded) => {
+                let files = loaded.snapshot().try_log_data().map_err(|source| self.failed("reading", source))?;
+                Snapshot::new(self.table, loaded.version(), files.iter())?
+            }
+        };
+        let snapshot = Arc::new(snapshot);
+        *self.visible.write() = Some(Arc::clone(&snapshot));
+        Ok(snapshot)
+    }
+
+    async fn read_mark(&self, state: &State, writer: &str) -> Result<Known> {
+        let Some(loaded) = state.loaded.as_ref().and_then(|table| table.snapshot().ok()) else {
+            return Ok(Known::default());
+        };
+        let mark = loaded.transaction_version(self.entries.as_ref(), writer).await;
+        let mark = mark.map_err(|source| self.failed("reading a mark from", source))?;
+        let mark = mark.and_then(|mark| u64::try_from(mark).ok());
+        Ok(Known { mark, version: Some(loaded.version()), ours: false })
+    }
+
+    /// Makes version 0. Losing that race is fine: every process would write the same.
+    async fn create(&self) -> Result<()> {
+        let now_ms = self.clock.now().to_ms().0;
+        let schema: StructType = self.table_schema()?;
+        let schema = serde_json::to_string(&schema)
+            .map_err(|source| Error::bug("a table's schema cannot be written").with_source(source))?;
+        let lines = [
+            json!({"commitInfo": {"timestamp": now_ms, "operation": "CREATE TABLE", TOKEN: self.token}}),
+            json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
+            json!({"metaData": {
+                "id": crate::clock::unique_id().to_string(),
+                "name": self.table.name(),
+                "format": {"provider": "parquet", "options": {}},
+                "schemaString": schema,
+                "partitionColumns": [PARTITION],
+                "configuration": {
+                    "delta.checkpointInterval": CHECKPOINT_INTERVAL.to_string(),
+                    "delta.logRetentionDuration": LOG_RETENTION,
+                },
+                "createdTime": now_ms,
+            }}),
+        ];
+        let text = lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+        match self.entries.write_commit_entry(0, CommitOrBytes::LogBytes(text.into()), Uuid::nil()).await {
+            Ok(()) | Err(TransactionError::VersionAlreadyExists(_)) => Ok(()),
+            Err(source) => Err(self.failed("creating", source.into())),
+        }
+    }
+
+    fn table_schema(&self) -> Result<StructType> {
+        let mut fields: Vec<_> = writer::file_schema(self.table).fields().iter().cloned().collect();
+        fields.push(Arc::new(arrow::datatypes::Field::new(PARTITION, arrow::datatypes::DataType::Date32, true)));
+        let schema = arrow::datatypes::Schema::new(fields);
+        (&schema).try_into_kernel().map_err(Error::from)
+    }
+
+    async fn append(&self, state: &State, blocks: &[NewBlock], mark: Mark<'_>) -> Result<u64, DeltaTableError> {
+        let loaded = state.loaded.as_ref().ok_or_else(|| DeltaTableError::NotATable(self.table.name().to_owned()))?;
+        let sequence = i64::try_from(mark.sequence).unwrap_or(i64::MAX);
+        let mut actions: Vec<Action> = blocks.iter().map(|block| Action::Add(block.add(self.table))).collect();
+        let now_ms = self.clock.now().to_ms().0;
+        actions.push(Action::Txn(Transaction::new_with_last_update(mark.writer, sequence, Some(now_ms))));
+        let operation = DeltaOperation::Write {
+            mode: SaveMode::Append,
+            partition_by: Some(vec![PARTITION.to_owned()]),
+            predicate: None,
+        };
+        let builder = CommitBuilder::default()
+            .with_actions(actions)
+            .with_app_metadata(HashMap::from([(TOKEN.to_owned(), Value::from(self.token.as_str()))]))
+            .with_max_retries(ATTEMPTS_MAX)
+            .build(Some(loaded.snapshot()?), Arc::clone(&self.entries), operation);
+        Ok(builder.into_prepared_commit_future().await?.await?.version)
+    }
+
+    /// Whether this very commit is in the log already, or an error if another process moved the mark. Looks at the
+    /// entries between the version at which the mark was known and the loaded one.
+    async fn settled(&self, state: &State, mark: Mark<'_>) -> Result<bool> {
+        let known = state.known.get(mark.writer).copied().unwrap_or_default();
+        let loaded = state.loaded.as_ref().and_then(DeltaTable::version);
+        let Some(loaded) = loaded else { return Ok(false) };
+        let mut ours = false;
+        for version in known.version.map_or(0, |version| version + 1)..=loaded {
+            match self.moved_by(version, mark.writer).await? {
+                None => {}
+                Some((token, sequence)) if token == self.token => ours |= sequence == mark.sequence,
+                Some(_) => return Err(self.fenced(mark.writer)),
+            }
+        }
+        // An earlier process may have ended between this commit and a later one of the same flush: then the same
+        // mark comes again, with identities that are there already and without facts, which replay left out.
+        if !ours && known.ours && known.mark.is_some_and(|last| last >= mark.sequence) {
+            return Err(Error::bug(format!(
+                "the mark of `{}` in `{}` would fall from {:?} to {}",
+                mark.writer,
+                self.table.name(),
+                known.mark,
+                mark.sequence
+            )));
+        }
+        Ok(ours)
+    }
+
+    /// Whether the entry `version` moves the mark of `writer`: whose token it carries, and to where.
+    async fn moved_by(&self, version: u64, writer: &str) -> Result<Option<(String, u64)>> {
+        let bytes = self.entries.read_commit_entry(version).await.map_err(|source| self.failed("reading", source))?;
+        // An entry that was cleaned away is days old: nobody still waits for it.
+        let Some(bytes) = bytes else { return Ok(None) };
+        let actions = get_actions(version, &bytes).map_err(|source| self.failed("reading", source))?;
+        let token = actions.iter().find_map(|action| match action {
+            Action::CommitInfo(info) => info.info.get(TOKEN).and_then(Value::as_str),
+            _ => None,
+        });
+        Ok(actions.iter().find_map(|action| match action {
+            Action::Txn(txn) if txn.app_id == writer => {
+                Some((token.unwrap_or_default().to_owned(), u64::try_from(txn.version).unwrap_or(0)))
+            }
+            _ => None,
+        }))
+    }
+
+    /// Decides what a failed append means: it had landed after all (the version is returned), we are fenced, or it
+    /// did not land.
+    async fn after_failure(&self, state: &mut State, mark: Mark<'_>, error: DeltaTableError) -> Result<u64> {
+        let conflict = is_conflict(&error);
+        let failed = self.failed("committing to", error);
+        if !conflict && failed.kind() != Kind::Unavailable {
+            return Err(failed);
+        }
+        self.update(state).await?;
+        let loaded = state.loaded.as_ref().and_then(DeltaTable::version);
+        match (self.settled(state, mark).await?, loaded) {
+            (true, Some(version)) => Ok(version),
+            _ => Err(failed),
+        }
+    }
+
+    fn fenced(&self, writer: &str) -> Error {
+        Error::new(
+            Kind::Fenced,
+            format!(
+                "another process writes to the table `{}` under the name `{writer}`: this one must stop",
+                self.table.name()
+            ),
+        )
+    }
+
+    fn failed(&self, doing: &str, source: DeltaTableError) -> Error {
+        let kind = match &source {
+            DeltaTableError::Transaction {
+                source: TransactionError::CommitConflict(CommitConflictError::ConcurrentTransaction),
+            } => Kind::Fenced,
+            DeltaTableError::Transaction { .. } => Kind::Unavailable,
+            other if caused_by_store(other) => Kind::Unavailable,
+            _ => Kind::Corrupt,
+        };
+        Error::new(kind, format!("{doing} the log of the table `{}` failed", self.table.name())).with_source(source)
+    }
+
+    /// Checkpoints and cleans the log. Derived data: a failure costs later readers time, nothing else.
+    async fn checkpoint(&self, state: &State) {
+        let Some(table) = state.loaded.as_ref() else { return };
+        if let Err(error) = checkpoints::create_checkpoint(table, None).await {
+            tracing::warn!(table = self.table.name(), %error, "no checkpoint of the table's log could be written");
+            return;
+        }
+        if let Err(error) = checkpoints::cleanup_metadata(table, None).await {
+            tracing::warn!(table = self.table.name(), %error, "the table's log could not be cleaned");
+        }
+    }
+}
+
+/// What an earlier process with the same writer's name left ahead of us stays: a mark does not fall.
+fn never_below<'a>(known: Option<&Known>, mark: Mark<'a>) -> Mark<'a> {
+    match known {
+        Some(Known { mark: Some(held), ours: false, .. }) => Mark { sequence: mark.sequence.max(*held), ..mark },
+        _ => mark,
+    }
+}
+
+fn is_conflict(error: &DeltaTableError) -> bool {
+    matches!(
+        error,
+        DeltaTableError::Transaction {
+            source: TransactionError::CommitConflict(CommitConflictError::ConcurrentTransaction)
+        }
+    )
+}
+
+/// Whether somewhere beneath lies an error of the object store or the disk.
+fn caused_by_store(error: &DeltaTableError) -> bool {
+    // The library hides this cause from `source`; only its text tells.
+    let opaque = matches!(error, DeltaTableError::KernelError(_) | DeltaTableError::Generic(_));
+    if opaque && error.to_string().contains("object store") {
+        return true;
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<object_store::Error>() || error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("table", &self.table).finish_non_exhaustive()
+    }
+}

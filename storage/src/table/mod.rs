@@ -1,0 +1,135 @@
+//! The tables of one tenant: blocks, their atomic commit, and what is visible.
+//!
+//! Owns: [`TenantTables`] and [`Mark`]. Does not own: the rows' order (the caller sorts), when to flush
+//! (`engine`), reading (`scan`).
+//!
+//! Invariants
+//! 1. A block is never changed after its commit.
+//! 2. A commit is seen whole or not at all, and each writer's marks only rise.
+
+mod cache;
+pub(crate) mod decimal;
+mod identities;
+mod log;
+mod snapshot;
+mod writer;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use crate::clock::{Clock, unique_id};
+use crate::error::{Error, Result};
+use crate::model::tenant::Tenant;
+use crate::model::time::Day;
+use crate::paths;
+use crate::signal::Table;
+use crate::store::Store;
+
+pub use cache::Caches;
+pub use identities::identity_rows;
+pub use snapshot::{Block, NewBlock, Snapshot};
+pub(crate) use writer::file_schema;
+
+/// How far a writer's WAL is contained in a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark<'a> {
+    /// Stable name of the writer: the application id in Delta's terms.
+    pub writer: &'a str,
+    /// Last WAL sequence number in the flush.
+    pub sequence: u64,
+}
+
+/// The tables of one tenant. Each table is loaded when first asked for.
+#[derive(Debug)]
+pub struct TenantTables {
+    store: Arc<Store>,
+    tenant: Tenant,
+    caches: Arc<Caches>,
+    clock: Arc<dyn Clock>,
+    logs: Mutex<HashMap<Table, Arc<log::Log>, ahash::RandomState>>,
+}
+
+impl TenantTables {
+    /// The tables of `tenant` in `store`; touches nothing yet.
+    pub fn open(store: Arc<Store>, tenant: Tenant, caches: Arc<Caches>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { store, tenant, caches, clock, logs: Mutex::default() })
+    }
+
+    /// Whose tables.
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    pub(crate) fn caches(&self) -> &Arc<Caches> {
+        &self.caches
+    }
+
+    fn log(&self, table: Table) -> Result<Arc<log::Log>> {
+        let mut logs = self.logs.lock();
+        if let Some(log) = logs.get(&table) {
+            return Ok(Arc::clone(log));
+        }
+        let log = Arc::new(log::Log::new(&self.store, &self.tenant, table, Arc::clone(&self.clock))?);
+        logs.insert(table, Arc::clone(&log));
+        Ok(log)
+    }
+
+    /// Writes `rows` (in the in-memory schema, all of `day`, sorted as [`crate::signal::SortBy`] says, identities
+    /// in label order, without duplicates) as one block with its sidecars. Nothing is visible until
+    /// [`TenantTables::commit`]; a block that is never committed only takes space.
+    pub async fn write_block(&self, table: Table, day: Day, rows: Vec<RecordBatch>) -> Result<NewBlock> {
+        let encoded = tokio::task::spawn_blocking(move || writer::encode(table, &rows)).await;
+        let encoded = encoded.map_err(|source| Error::bug("encoding a block stopped").with_source(source))??;
+        let path = paths::block(day, unique_id());
+        let bytes = encoded.bytes.len() as u64;
+        self.store.put(&paths::block_object(&self.tenant, table, &path), encoded.bytes).await?;
+        if let Some(directory) = encoded.directory {
+            let object = paths::directory_object(&self.tenant, table, &path);
+            self.store.put(&object, directory.encode()).await?;
+            let size = directory.heap_bytes();
+            self.caches.directories.put(object.as_ref(), Arc::new(directory), size);
+        }
+        let block = Block {
+            path,
+            day,
+            rows: encoded.rows,
+            bytes,
+            times: encoded.times.map(|times| writer::times_ns(table, times)),
+            written_ms: self.clock.now().to_ms().0,
+        };
+        Ok(NewBlock { block, times: encoded.times })
+    }
+
+    /// Makes `blocks` visible and moves the writer's mark, in one atomic step; creates the table on first use.
+    /// No blocks is fine: then only the mark moves. A higher mark of an earlier process with this writer's name stays. Calling it again with the same arguments after
+    /// [`crate::Kind::Unavailable`] is safe: a commit that had landed is recognised.
+    /// [`crate::Kind::Fenced`]: someone else moved this writer's mark since this process last saw it.
+    pub async fn commit(&self, table: Table, blocks: Vec<NewBlock>, mark: Mark<'_>) -> Result<()> {
+        self.log(table)?.commit(&blocks, mark).await
+    }
+
+    /// The last committed mark of `writer`, from here on the one that the next commit must still find.
+    pub async fn mark(&self, table: Table, writer: &str) -> Result<Option<u64>> {
+        self.log(table)?.mark(writer).await
+    }
+
+    /// What is visible as far as this process knows: its own commits always, others' after a refresh.
+    pub async fn snapshot(&self, table: Table) -> Result<Arc<Snapshot>> {
+        self.log(table)?.snapshot().await
+    }
+
+    /// Reads the table's log again. A process that only reads calls it now and then.
+    pub async fn refresh(&self, table: Table) -> Result<Arc<Snapshot>> {
+        self.log(table)?.refresh().await
+    }
+}
+
+#[cfg(test)]
+mod tests;

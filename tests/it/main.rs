@@ -1,0 +1,14 @@
+//! End-to-end tests: the real binary on free ports and temporary folders, real clients, recorded corpora; and the
+//! tidy test that holds the habits of the house. One test binary, since each further one links everything again.
+
+mod bad_input;
+mod clients;
+mod command_line;
+mod conformance;
+mod crash;
+mod journey;
+mod loki;
+mod opentelemetry;
+mod prometheus;
+mod server;
+mod tidy;

@@ -1,0 +1,184 @@
+//! Starts the real binary and talks to it.
+//!
+//! Owns: the process, its ports, its temporary folder. A server is killed when it is dropped.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a server may take until it is ready or gone; generous, since the test machine is shared.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running Tercet.
+pub struct Server {
+    child: Child,
+    /// Where everything but OTLP's own ports is served.
+    pub http: SocketAddr,
+    /// OTLP over gRPC.
+    pub grpc: SocketAddr,
+    /// OTLP over HTTP.
+    pub otlp: SocketAddr,
+    data: Arc<TempDir>,
+    options: Vec<String>,
+    client: reqwest::Client,
+}
+
+impl Server {
+    /// Starts on an empty folder; nothing is too old for it.
+    pub async fn start() -> Self {
+        Self::start_with(&["--retention", "0"]).await
+    }
+
+    /// Starts on an empty folder with these options; those of the form `TERCET_…=…` become variables.
+    pub async fn start_with(options: &[&str]) -> Self {
+        let data = Arc::new(TempDir::new().expect("a temporary folder"));
+        Self::start_in(data, options.iter().map(|s| (*s).to_owned()).collect()).await
+    }
+
+    async fn start_in(data: Arc<TempDir>, options: Vec<String>) -> Self {
+        for _ in 0..3 {
+            if let Some(server) = Self::try_start(&data, &options).await {
+                return server;
+            }
+        }
+        panic!("the server did not get ready in three tries; its log is above");
+    }
+
+    async fn try_start(data: &Arc<TempDir>, options: &[String]) -> Option<Self> {
+        let [http, grpc, otlp] = free_ports();
+        let child = Command::new(env!("CARGO_BIN_EXE_tercet"))
+            .arg("serve")
+            .args(["--data".as_ref(), data.path().as_os_str()])
+            .args(["--http", &http.to_string(), "--otlp-grpc", &grpc.to_string(), "--otlp-http", &otlp.to_string()])
+            .args(options.iter().filter(|option| !option.starts_with("TERCET_")))
+            .envs(options.iter().filter(|option| option.starts_with("TERCET_")).filter_map(|pair| pair.split_once('=')))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let mut server = Self { child, http, grpc, otlp, data: Arc::clone(data), options: options.to_vec(), client };
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if server.child.try_wait().expect("its state").is_some() {
+                return None;
+            }
+            if let Ok(answer) = server.client.get(server.url("/-/ready")).send().await
+                && answer.status().is_success()
+            {
+                return Some(server);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        None
+    }
+
+    /// `http://…` of a path on the main port.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
+    /// The folder given as `--data`.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// GET: status and body.
+    pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> (u16, String) {
+        let url = format!("{}{}", self.url(path), query_string(query));
+        let answer = self.client.get(url).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a body"))
+    }
+
+    /// GET: JSON of a success.
+    pub async fn json(&self, path: &str, query: &[(&str, &str)]) -> Value {
+        let (status, body) = self.get(path, query).await;
+        assert_eq!(status, 200, "{path} {query:?}: {body}");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+    }
+
+    /// POST: status and body.
+    pub async fn post(&self, url: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> (u16, String) {
+        let mut request = self.client.post(url).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.unwrap_or_default())
+    }
+
+    /// All heads into committed files.
+    pub async fn flush(&self) {
+        let (status, body) = self.post(&self.url("/-/flush"), &[], "").await;
+        assert!((200..300).contains(&status), "flush: {status} {body}");
+    }
+
+    /// kill -9, then the same folder again.
+    pub async fn kill_and_restart(mut self) -> Self {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("reaped");
+        Self::start_in(Arc::clone(&self.data), self.options.clone()).await
+    }
+
+    /// SIGTERM, which must end in success, then the same folder again.
+    pub async fn stop_and_restart(mut self) -> Self {
+        let status = self.stop();
+        assert!(status.success(), "SIGTERM ended in {status}");
+        Self::start_in(Arc::clone(&self.data), self.options.clone()).await
+    }
+
+    /// SIGTERM; waits for the end.
+    pub fn stop(&mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().expect("a shell");
+        assert!(sent.success());
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the server did not stop within {PATIENCE:?} after SIGTERM");
+    }
+
+    /// A second process that only reads this one's store.
+    pub async fn reader(&self) -> Self {
+        let store: PathBuf = self.data().join("store");
+        let options = ["--retention", "0", "--read-only", "--store", &store.display().to_string()];
+        Self::start_with(&options).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Three ports that were free a moment ago.
+pub fn free_ports() -> [SocketAddr; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("its address"))
+}
+
+/// `?a=b&c=d`, percent-encoded; "" for no pairs.
+pub fn query_string(pairs: &[(&str, &str)]) -> String {
+    let encode = |text: &str| -> String {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
+        text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    };
+    let joined: Vec<String> = pairs.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect();
+    if joined.is_empty() { String::new() } else { format!("?{}", joined.join("&")) }
+}
