@@ -120,7 +120,7 @@ async fn load_need(
         return Ok(Vec::new());
     }
     for table in [Table::Samples, Table::Histograms] {
-        let request = ScanRequest { table, range, identities: Some(Arc::clone(&ids)), traces: None };
+        let request = ScanRequest { identities: Some(Arc::clone(&ids)), ..ScanRequest::all(table, range) };
         let mut batches = scan.scan(request, context).await?;
         while let Some(batch) = batches.try_next().await? {
             context.check()?;
@@ -171,7 +171,7 @@ pub(super) async fn exemplars(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let request = ScanRequest { table: Table::Exemplars, range, identities: Some(ids), traces: None };
+    let request = ScanRequest { identities: Some(ids), ..ScanRequest::all(Table::Exemplars, range) };
     let mut batches = scan.scan(request, context).await?;
     let mut held = context.reserve(0)?;
     while let Some(batch) = batches.try_next().await? {

@@ -1,4 +1,4 @@
-//! Syntax tree → text that parses back to an equal tree.
+//! Syntax tree → text that parses back to an equal tree, unless its parentheses nest deeper than a text may.
 //!
 //! Owns: the canonical form, which is also what names groups and aggregates in answers (`by(resource.x)`,
 //! `avg(duration)`). Nested operators stand in parentheses; constants and references do not.

@@ -135,7 +135,11 @@ impl Engine {
         for (selection, held) in selections.into_iter().filter(|(selection, _)| !selection.is_empty()) {
             sources.push(stream(selection, held, context.clone()));
         }
-        Ok(merge(&request, sources, context))
+        let rows = merge(&request, sources, context);
+        Ok(match request.projection() {
+            Some(places) => rows.map(move |rows| Ok(rows?.project(&places)?)).boxed(),
+            None => rows,
+        })
     }
 }
 

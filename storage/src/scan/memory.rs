@@ -57,7 +57,10 @@ impl MemoryScan {
         let mut seen = HashSet::new();
         rows.retain(|&row| seen.insert(unique[row].clone()));
         let indices: UInt32Array = rows.iter().filter_map(|row| u32::try_from(*row).ok()).collect();
-        let sorted = take_record_batch(&all, &indices)?;
+        let mut sorted = take_record_batch(&all, &indices)?;
+        if let Some(places) = request.projection() {
+            sorted = sorted.project(&places)?;
+        }
         Ok((0..sorted.num_rows())
             .step_by(ROWS_PER_BATCH)
             .map(|from| sorted.slice(from, ROWS_PER_BATCH.min(sorted.num_rows() - from)))

@@ -3,6 +3,7 @@
 //! Owns: [`Scan`] and its requests. Does not own: how heads and blocks answer (`engine`, `scan::read`,
 //! `scan::merge`).
 
+mod conjunct;
 pub mod memory;
 pub mod merge;
 pub(crate) mod open;
@@ -14,6 +15,7 @@ mod sort;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
@@ -23,7 +25,9 @@ use crate::model::identity::{Identity, IdentityId};
 use crate::model::matcher::Matcher;
 use crate::model::span::TraceId;
 use crate::model::time::TimeRange;
-use crate::signal::{Signal, Table};
+use crate::signal::{Signal, SortBy, Table};
+
+pub use conjunct::Conjunct;
 
 /// Batches of one scan, in the order of the table's sort, each row once.
 pub type BatchStream = BoxStream<'static, Result<RecordBatch>>;
@@ -43,18 +47,48 @@ pub struct ScanRequest {
     pub identities: Option<Arc<Vec<IdentityId>>>,
     /// Only spans of these traces.
     pub traces: Option<Arc<Vec<TraceId>>>,
+    /// The columns of the answer, by name, in the table's order; `None`: all. The columns of identity (or trace) and
+    /// time come always. A row is the same row whichever of its columns are asked for: what makes it a repeat of
+    /// another does not depend on them.
+    pub columns: Option<Arc<[&'static str]>>,
+    /// What the asker will test of each row, all of it: rows that fail may be left out, and may as well come. It
+    /// narrows what is read; whoever asks tests the rows again.
+    pub narrow: Vec<Conjunct>,
 }
 
 impl ScanRequest {
     /// All rows of `table` in `range`.
     pub fn all(table: Table, range: TimeRange) -> Self {
-        Self { table, range, identities: None, traces: None }
+        Self { table, range, identities: None, traces: None, columns: None, narrow: Vec::new() }
+    }
+
+    /// The places of the wanted columns in the table's schema; `None`: all of them.
+    pub fn projection(&self) -> Option<Vec<usize>> {
+        let spec = self.table.spec();
+        let columns = self.columns.as_ref()?;
+        let group = match spec.sort_by {
+            SortBy::Trace => Some("trace_id"),
+            _ => spec.identity,
+        };
+        let always = [group, spec.time.map(|(name, _)| name)];
+        let wanted = |name: &str| columns.contains(&name) || always.contains(&Some(name));
+        let fields = (spec.schema)().fields().clone();
+        Some(fields.iter().enumerate().filter(|(_, field)| wanted(field.name())).map(|(at, _)| at).collect())
+    }
+
+    /// The schema of the answer.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        let schema = (self.table.spec().schema)();
+        Ok(match self.projection() {
+            Some(places) => Arc::new(schema.project(&places)?),
+            None => schema,
+        })
     }
 }
 
 /// The door to stored data. Implemented by the engine, and by a list of batches in tests.
 pub trait Scan: Send + Sync {
-    /// Streams the rows of `request`, in the table's sort order, each once, in the table's in-memory schema.
+    /// Streams the rows of `request`, in the table's sort order, each once, in the request's schema.
     /// - The set of rows is fixed when the future resolves; later appends are not seen, earlier ones are.
     /// - Rows of one identity (or trace) may be cut into several batches, but stay consecutive.
     /// - Dropping the stream cancels its I/O and gives its memory back.

@@ -132,10 +132,9 @@ async fn check(table: Table, seed: u64, requests: &[(u64, i64, i64)]) {
         let every = usize::try_from(*every).expect("small");
         let picked: Vec<IdentityId> = all.iter().copied().step_by(every).collect();
         let request = ScanRequest {
-            table,
-            range: TimeRange::new(*start, start + length),
             identities: Some(Arc::new(picked)),
             traces: (every > 1).then(|| Arc::new((0..groups).step_by(every * 3).map(trace).collect())),
+            ..ScanRequest::all(table, TimeRange::new(*start, start + length))
         };
         let (found, expected) = (scan_blocks(&tables, &request).await, scan_memory(&memory, &request).await);
         assert_eq!(found.num_rows(), expected.num_rows(), "{table:?} {seed} {every} {start} {length}");

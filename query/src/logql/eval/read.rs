@@ -86,7 +86,7 @@ impl<'q> Source<'q> {
         if self.ids.is_empty() || range.is_empty() {
             return Ok(());
         }
-        let request = ScanRequest { table: Table::Logs, range, identities: Some(Arc::clone(&self.ids)), traces: None };
+        let request = ScanRequest { identities: Some(Arc::clone(&self.ids)), ..ScanRequest::all(Table::Logs, range) };
         let mut batches = self.scan.scan(request, self.context).await?;
         while let Some(batch) = batches.next().await {
             self.context.check()?;

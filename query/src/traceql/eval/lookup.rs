@@ -36,8 +36,7 @@ pub async fn trace_by_id(
     range: Option<TimeRange>,
     context: &Context,
 ) -> Result<Option<Trace>> {
-    let request =
-        ScanRequest { table: Table::Spans, range: around(range), identities: None, traces: Some(Arc::new(vec![id])) };
+    let request = ScanRequest { traces: Some(Arc::new(vec![id])), ..ScanRequest::all(Table::Spans, around(range)) };
     let mut stream = scan.scan(request, context).await?;
     let mut by_resource: BTreeMap<i64, Vec<Span>> = BTreeMap::new();
     let mut held = context.reserve(0)?;

@@ -123,7 +123,7 @@ async fn read(
     context: &Context,
     visit: &mut (dyn FnMut(&Trace<'_>) -> Result<()> + Send),
 ) -> Result<()> {
-    let request = ScanRequest { table: Table::Spans, range, identities: None, traces };
+    let request = ScanRequest { traces, ..ScanRequest::all(Table::Spans, range) };
     let mut stream: BatchStream = scan.scan(request, context).await?;
     let mut cutter = Cutter { open: Vec::new(), held: context.reserve(0)?, resources, context };
     while let Some(batch) = stream.next().await {

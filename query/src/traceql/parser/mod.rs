@@ -22,6 +22,8 @@ pub const QUERY_BYTES_MAX: usize = 128 << 10;
 /// How deep parentheses and prefixes may nest in the text. Lower than [`DEPTH_MAX`], since a nesting costs the
 /// parser several frames.
 const NESTING_MAX: usize = 100;
+/// How the error of a text begins that nests deeper.
+pub const TOO_DEEP: &str = "parentheses nest deeper than";
 
 /// Reads a query. Errors are [`Kind::Parse`] with line and column.
 pub fn parse(text: &str) -> Result<Query> {
@@ -167,7 +169,7 @@ impl<'a> Parser<'a> {
     /// Runs `parse` one nesting deeper.
     fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.nesting >= NESTING_MAX {
-            return Err(self.error(self.at(), &format!("parentheses nest deeper than {NESTING_MAX}")));
+            return Err(self.error(self.at(), &format!("{TOO_DEEP} {NESTING_MAX}")));
         }
         self.nesting += 1;
         let result = parse(self);

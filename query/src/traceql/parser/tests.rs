@@ -109,6 +109,10 @@ fn depth_and_length_are_bounded() {
     let deep = format!("{{ {}true }}", "true && ".repeat(DEPTH_MAX - 3));
     assert_eq!(refusal(&deep), None);
     check_round_trip(&format!("{{ {}.a{} = 1 }}", "(1 + ".repeat(90), ")".repeat(90)));
+    // Found by fuzzing: what is printed has a parenthesis for each of these and nests twice as deep.
+    let signs = parse(&format!("{{ {}0 + 7.0 }}", "!".repeat(61))).expect("not too deep");
+    let printed = parse(&signs.to_string()).expect_err("too deep");
+    assert!(printed.message.contains(TOO_DEEP), "{}", printed.message);
 }
 
 fn any_reference() -> impl Strategy<Value = Reference> {
