@@ -88,7 +88,7 @@ impl TenantTables {
         let encoded = tokio::task::spawn_blocking(move || writer::encode(table, &rows)).await;
         let encoded = encoded.map_err(|source| Error::bug("encoding a block stopped").with_source(source))??;
         let path = paths::block(day, unique_id());
-        let bytes = encoded.bytes.len() as u64;
+        let (bytes, checksum) = (encoded.bytes.len() as u64, crc32c::crc32c(&encoded.bytes));
         self.store.put(&paths::block_object(&self.tenant, table, &path), encoded.bytes).await?;
         if let Some(directory) = encoded.directory {
             let object = paths::directory_object(&self.tenant, table, &path);
@@ -103,6 +103,7 @@ impl TenantTables {
             bytes,
             times: encoded.times.map(|times| writer::times_ns(table, times)),
             written_ms: self.clock.now().to_ms().0,
+            checksum: Some(checksum),
         };
         Ok(NewBlock { block, times: encoded.times })
     }

@@ -14,6 +14,10 @@ use crate::model::time::Day;
 use crate::paths::PARTITION;
 use crate::signal::Table;
 
+/// The tag of a file in the log that holds its CRC-32C, as eight hex digits. Parquet pages carry no checksums here:
+/// the library cannot write them, and one over the whole file covers the footer and the indexes too.
+const CHECKSUM_TAG: &str = "tercet.crc32c";
+
 /// An immutable data file of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
@@ -30,6 +34,8 @@ pub struct Block {
     pub times: Option<(i64, i64)>,
     /// When it was written, in milliseconds since the epoch.
     pub written_ms: i64,
+    /// CRC-32C of the file's bytes; `None` for files of foreign writers.
+    pub checksum: Option<u32>,
 }
 
 /// A block that is written but that no snapshot names yet.
@@ -87,7 +93,7 @@ impl NewBlock {
             modification_time: self.block.written_ms,
             data_change: true,
             stats: Some(stats.to_string()),
-            tags: None,
+            tags: self.block.checksum.map(|sum| HashMap::from([(CHECKSUM_TAG.to_owned(), Some(format!("{sum:08x}")))])),
             deletion_vector: None,
             base_row_id: None,
             default_row_commit_version: None,
@@ -98,6 +104,11 @@ impl NewBlock {
 
 fn read_block(table: Table, file: &LogicalFileView) -> Result<Block> {
     let path = file.path().into_owned();
+    // The only door to the tags of a file.
+    #[allow(deprecated)]
+    let tags = file.add_action().tags.unwrap_or_default();
+    let checksum =
+        tags.get(CHECKSUM_TAG).and_then(Option::as_deref).and_then(|text| u32::from_str_radix(text, 16).ok());
     let day = file.partition_values_map().remove(PARTITION).flatten();
     let day = day.as_deref().and_then(Day::parse).ok_or_else(|| {
         Error::corrupt(format!("the log of `{}` names the file `{path}` without a valid `{PARTITION}`", table.name()))
@@ -110,6 +121,7 @@ fn read_block(table: Table, file: &LogicalFileView) -> Result<Block> {
         bytes: u64::try_from(file.size()).unwrap_or(0),
         times: bound("minValues").zip(bound("maxValues")).map(|times| times_ns(table, times)),
         written_ms: file.modification_time(),
+        checksum,
         path,
     })
 }

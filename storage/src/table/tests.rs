@@ -258,6 +258,9 @@ async fn checkpoints_and_a_long_log_keep_marks_and_blocks() {
     let snapshot = reopened.snapshot(Table::Samples).await.expect("loads");
     assert_eq!(snapshot.blocks, tables.snapshot(Table::Samples).await.expect("loads").blocks);
     assert_eq!(snapshot.blocks[0].times, Some((10_000_000, 10_999_999)));
+    let object = paths::block_object(&Tenant::single(), Table::Samples, &snapshot.blocks[0].path);
+    let bytes = store.get(&object).await.expect("reads").expect("is there");
+    assert_eq!(snapshot.blocks[0].checksum, Some(crc32c::crc32c(&bytes)));
 }
 
 #[tokio::test]
