@@ -10,12 +10,15 @@
 //! 3. A commit whose outcome is unknown may be repeated: an entry of our own is recognised by its token.
 //! 4. A commit returns once its entry is visible here. One that landed but cannot be read back is reported as failed
 //!    and recognised when it is repeated; what was visible stays so meanwhile.
+//! 5. An entry is made for one version and checked against the one before it. The library would let an entry that lost
+//!    its version land in a later one, and then two compactions of the same blocks would both land.
+//! 6. The order of a block names the version that brought its first rows, so it is total and known to all readers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
-use deltalake_core::kernel::transaction::{CommitBuilder, CommitConflictError, TransactionError};
+use deltalake_core::kernel::transaction::{CommitBuilder, TransactionError};
 use deltalake_core::kernel::{Action, StructType, Transaction};
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, get_actions};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
@@ -25,7 +28,8 @@ use parking_lot::RwLock;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::snapshot::{NewBlock, Snapshot};
+use super::replace::{self, Replaced, Replacement, Replacing};
+use super::snapshot::{NewBlock, Order, Snapshot};
 use super::{Mark, writer};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
@@ -42,6 +46,24 @@ const LOG_RETENTION: &str = "interval 2 days";
 const TOKEN: &str = "tercetCommit";
 /// Other writers may commit between our look at the log and our entry; more often than this in a row is a fault.
 const ATTEMPTS_MAX: usize = 100;
+
+/// What an entry is to say.
+enum Change<'a> {
+    /// New rows, and how far their writer is with them.
+    Append { blocks: &'a [NewBlock], mark: Mark<'a> },
+    /// Other blocks for the same rows, or for fewer.
+    Replace { replacements: &'a [Replacement], replacing: Replacing },
+}
+
+/// How a change stands to the loaded version.
+enum Standing {
+    /// It may be written.
+    Open,
+    /// It is there already.
+    Landed,
+    /// What it removes is gone.
+    Conflict(Vec<String>),
+}
 
 /// The log of one table.
 pub(super) struct Log {
@@ -122,19 +144,86 @@ impl Log {
             self.update(&mut state).await?;
         }
         let mark = never_below(state.known.get(mark.writer), mark);
-        if !self.settled(&state, mark).await? {
-            let version = match self.append(&state, blocks, mark).await {
-                Ok(version) => version,
-                Err(error) => self.after_failure(&mut state, mark, error).await?,
-            };
-            self.advance(&mut state, version).await?;
-        }
+        self.land(&mut state, &Change::Append { blocks, mark }).await?;
         let version = self.publish(&state)?.version;
         state.known.insert(mark.writer.to_owned(), Known { mark: Some(mark.sequence), version, ours: true });
-        if version.is_some_and(|version| version % CHECKPOINT_INTERVAL == 0) {
-            self.checkpoint(&state).await;
-        }
+        self.checkpoint_if_due(&state).await;
         Ok(())
+    }
+
+    /// See [`super::TenantTables::replace`].
+    pub(super) async fn replace(&self, replacements: &[Replacement], replacing: Replacing) -> Result<Replaced> {
+        replace::check(self.table, replacements, replacing)?;
+        let mut state = self.state.lock().await;
+        if state.loaded.is_none() {
+            self.update(&mut state).await?;
+        }
+        let before = state.loaded.as_ref().and_then(DeltaTable::version);
+        let gone = self.land(&mut state, &Change::Replace { replacements, replacing }).await?;
+        let version = self.publish(&state)?.version;
+        if !gone.is_empty() {
+            return Ok(Replaced::Conflict(gone));
+        }
+        // Our own entry moves no mark: nobody need read it again to know.
+        if version == before.map(|before| before + 1) {
+            state.known.values_mut().filter(|known| known.version == before).for_each(|known| known.version = version);
+        }
+        self.checkpoint_if_due(&state).await;
+        Ok(Replaced::Done)
+    }
+
+    /// Brings `change` into the log, once; the paths that it wanted to remove and that are gone, if there are such.
+    async fn land(&self, state: &mut State, change: &Change<'_>) -> Result<Vec<String>> {
+        for _ in 0..ATTEMPTS_MAX {
+            match self.standing(state, change).await? {
+                Standing::Open => {}
+                Standing::Landed => return Ok(Vec::new()),
+                Standing::Conflict(gone) => return Ok(gone),
+            }
+            match self.write(state, change).await {
+                Ok(version) => {
+                    self.advance(state, version).await?;
+                    return Ok(Vec::new());
+                }
+                Err(error) if lost_race(&error) => self.update(state).await?,
+                Err(error) => {
+                    let failed = self.failed("committing to", error);
+                    if failed.kind() != Kind::Unavailable {
+                        return Err(failed);
+                    }
+                    self.update(state).await?;
+                    return match self.standing(state, change).await? {
+                        Standing::Landed => Ok(Vec::new()),
+                        _ => Err(failed),
+                    };
+                }
+            }
+        }
+        let text = format!("other processes committed to the table `{}` all the time: retry later", self.table.name());
+        Err(Error::new(Kind::Unavailable, text))
+    }
+
+    async fn standing(&self, state: &State, change: &Change<'_>) -> Result<Standing> {
+        match change {
+            Change::Append { mark, .. } => {
+                Ok(if self.settled(state, *mark).await? { Standing::Landed } else { Standing::Open })
+            }
+            Change::Replace { replacements, .. } => {
+                let snapshot = self.loaded_snapshot(state)?;
+                Ok(match replace::standing(&snapshot, replacements)? {
+                    None => Standing::Landed,
+                    Some(gone) if gone.is_empty() => Standing::Open,
+                    Some(gone) => Standing::Conflict(gone),
+                })
+            }
+        }
+    }
+
+    async fn checkpoint_if_due(&self, state: &State) {
+        let version = state.loaded.as_ref().and_then(DeltaTable::version);
+        if version.is_some_and(|version| version % CHECKPOINT_INTERVAL == 0) {
+            self.checkpoint(state).await;
+        }
     }
 
     /// Loads the table, or brings it to its newest version. A table that does not exist stays unloaded.
@@ -180,15 +269,18 @@ impl Log {
         }
     }
 
-    fn publish(&self, state: &State) -> Result<Arc<Snapshot>> {
-        let snapshot = match state.loaded.as_ref().and_then(|table| table.snapshot().ok()) {
-            None => Snapshot::empty(self.table),
+    fn loaded_snapshot(&self, state: &State) -> Result<Snapshot> {
+        match state.loaded.as_ref().and_then(|table| table.snapshot().ok()) {
+            None => Ok(Snapshot::empty(self.table)),
             Some(loaded) => {
                 let files = loaded.snapshot().try_log_data().map_err(|source| self.failed("reading", source))?;
-                Snapshot::new(self.table, loaded.version(), files.iter())?
+                Snapshot::new(self.table, loaded.version(), files.iter())
             }
-        };
-        let snapshot = Arc::new(snapshot);
+        }
+    }
+
+    fn publish(&self, state: &State) -> Result<Arc<Snapshot>> {
+        let snapshot = Arc::new(self.loaded_snapshot(state)?);
         *self.visible.write() = Some(Arc::clone(&snapshot));
         Ok(snapshot)
     }
@@ -239,21 +331,30 @@ impl Log {
         (&schema).try_into_kernel().map_err(Error::from)
     }
 
-    async fn append(&self, state: &State, blocks: &[NewBlock], mark: Mark<'_>) -> Result<u64, DeltaTableError> {
+    /// Makes the entry after the loaded version; fails if another one is there.
+    async fn write(&self, state: &State, change: &Change<'_>) -> Result<u64, DeltaTableError> {
         let loaded = state.loaded.as_ref().ok_or_else(|| DeltaTableError::NotATable(self.table.name().to_owned()))?;
-        let sequence = i64::try_from(mark.sequence).unwrap_or(i64::MAX);
-        let mut actions: Vec<Action> = blocks.iter().map(|block| Action::Add(block.add(self.table))).collect();
         let now_ms = self.clock.now().to_ms().0;
-        actions.push(Action::Txn(Transaction::new_with_last_update(mark.writer, sequence, Some(now_ms))));
-        let operation = DeltaOperation::Write {
-            mode: SaveMode::Append,
-            partition_by: Some(vec![PARTITION.to_owned()]),
-            predicate: None,
+        let version = loaded.version().map_or(0, |version| version + 1);
+        let (actions, operation) = match change {
+            Change::Append { blocks, mark } => {
+                let sequence = i64::try_from(mark.sequence).unwrap_or(i64::MAX);
+                let added = blocks.iter().zip(0..);
+                let mut actions: Vec<Action> = added
+                    .map(|(block, at)| Action::Add(block.add(self.table, Order::new(version, at), true)))
+                    .collect();
+                actions.push(Action::Txn(Transaction::new_with_last_update(mark.writer, sequence, Some(now_ms))));
+                let partition_by = Some(vec![PARTITION.to_owned()]);
+                (actions, DeltaOperation::Write { mode: SaveMode::Append, partition_by, predicate: None })
+            }
+            Change::Replace { replacements, replacing } => {
+                (replace::actions(self.table, replacements, *replacing, now_ms), replacing.operation())
+            }
         };
         let builder = CommitBuilder::default()
             .with_actions(actions)
             .with_app_metadata(HashMap::from([(TOKEN.to_owned(), Value::from(self.token.as_str()))]))
-            .with_max_retries(ATTEMPTS_MAX)
+            .with_max_retries(0)
             .build(Some(loaded.snapshot()?), Arc::clone(&self.entries), operation);
         Ok(builder.into_prepared_commit_future().await?.await?.version)
     }
@@ -304,22 +405,6 @@ impl Log {
         }))
     }
 
-    /// Decides what a failed append means: it had landed after all (the version is returned), we are fenced, or it
-    /// did not land.
-    async fn after_failure(&self, state: &mut State, mark: Mark<'_>, error: DeltaTableError) -> Result<u64> {
-        let conflict = is_conflict(&error);
-        let failed = self.failed("committing to", error);
-        if !conflict && failed.kind() != Kind::Unavailable {
-            return Err(failed);
-        }
-        self.update(state).await?;
-        let loaded = state.loaded.as_ref().and_then(DeltaTable::version);
-        match (self.settled(state, mark).await?, loaded) {
-            (true, Some(version)) => Ok(version),
-            _ => Err(failed),
-        }
-    }
-
     fn fenced(&self, writer: &str) -> Error {
         Error::new(
             Kind::Fenced,
@@ -332,9 +417,6 @@ impl Log {
 
     fn failed(&self, doing: &str, source: DeltaTableError) -> Error {
         let kind = match &source {
-            DeltaTableError::Transaction {
-                source: TransactionError::CommitConflict(CommitConflictError::ConcurrentTransaction),
-            } => Kind::Fenced,
             DeltaTableError::Transaction { .. } => Kind::Unavailable,
             other if caused_by_store(other) => Kind::Unavailable,
             _ => Kind::Corrupt,
@@ -363,13 +445,9 @@ fn never_below<'a>(known: Option<&Known>, mark: Mark<'a>) -> Mark<'a> {
     }
 }
 
-fn is_conflict(error: &DeltaTableError) -> bool {
-    matches!(
-        error,
-        DeltaTableError::Transaction {
-            source: TransactionError::CommitConflict(CommitConflictError::ConcurrentTransaction)
-        }
-    )
+/// Whether another process made an entry that we had not seen.
+fn lost_race(error: &DeltaTableError) -> bool {
+    matches!(error, DeltaTableError::Transaction { source: TransactionError::MaxCommitAttempts(_) })
 }
 
 /// Whether somewhere beneath lies an error of the object store or the disk.

@@ -11,6 +11,7 @@ mod cache;
 pub(crate) mod decimal;
 mod identities;
 mod log;
+mod replace;
 mod snapshot;
 mod writer;
 
@@ -30,7 +31,8 @@ use crate::store::Store;
 
 pub use cache::Caches;
 pub use identities::identity_rows;
-pub use snapshot::{Block, NewBlock, Snapshot};
+pub use replace::{Replaced, Replacement, Replacing};
+pub use snapshot::{Block, NewBlock, Order, Snapshot};
 pub(crate) use writer::file_schema;
 
 /// How far a writer's WAL is contained in a table.
@@ -104,6 +106,8 @@ impl TenantTables {
             times: encoded.times.map(|times| writer::times_ns(table, times)),
             written_ms: self.clock.now().to_ms().0,
             checksum: Some(checksum),
+            order: Order::default(),
+            level: 0,
         };
         Ok(NewBlock { block, times: encoded.times })
     }
@@ -114,6 +118,13 @@ impl TenantTables {
     /// [`crate::Kind::Fenced`]: someone else moved this writer's mark since this process last saw it.
     pub async fn commit(&self, table: Table, blocks: Vec<NewBlock>, mark: Mark<'_>) -> Result<()> {
         self.log(table)?.commit(&blocks, mark).await
+    }
+
+    /// Puts other blocks in the place of visible ones, all replacements in one atomic step, whoever else commits
+    /// meanwhile. Calling it again with the same arguments after [`crate::Kind::Unavailable`] is safe: what had landed is
+    /// recognised. The new blocks take the order of those that they replace.
+    pub async fn replace(&self, table: Table, replacements: &[Replacement], replacing: Replacing) -> Result<Replaced> {
+        self.log(table)?.replace(replacements, replacing).await
     }
 
     /// The last committed mark of `writer`, from here on the one that the next commit must still find.

@@ -1,6 +1,7 @@
 //! The commit protocol and the way of rows into blocks and back.
 
 mod measure;
+mod replace;
 
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
@@ -103,7 +104,8 @@ async fn a_committed_block_is_visible_and_its_mark_comes_back() {
     for tables in [tables, tables_over(&store)] {
         let snapshot = tables.snapshot(Table::Samples).await.expect("loads");
         assert_eq!(snapshot.blocks.len(), 1);
-        assert_eq!(*snapshot.blocks[0], blocks[0].block);
+        let (order, written) = (snapshot.blocks[0].order, blocks[0].block.clone());
+        assert_eq!(*snapshot.blocks[0], Block { order, ..written });
         assert_eq!(snapshot.blocks[0].times, Some((10_000_000, 20_999_999)));
         assert_eq!(tables.mark(Table::Samples, "w").await.expect("reads"), Some(7));
         assert_eq!(tables.mark(Table::Samples, "other").await.expect("reads"), None);
