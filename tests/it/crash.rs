@@ -1,102 +1,85 @@
-//! kill -9 at random moments while requests are on their way: what was acknowledged is there afterwards, once.
+//! kill -9 at random moments while metrics, logs and spans, flushes, compactions and queries are on their way: what was
+//! acknowledged is there afterwards, once.
 //!
-//! The seed is printed; `TERCET_TEST_SEED` repeats a run. `TERCET_TEST_ROUNDS` sets the number of rounds.
+//! The seed is printed; `TERCET_TEST_SEED` repeats a run. `TERCET_CRASH_ROUNDS` sets the number of rounds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::oracle::{Oracle, SMALL_HEADS, keep_maintaining};
 use super::server::Server;
 
-/// First timestamp of the test's lines: 2026-02-01, in nanoseconds.
-const BASE_NS: u64 = 1_769_904_000_000_000_000;
-const LINES_PER_PUSH: u64 = 5;
+/// The number that the environment gives, if it gives one.
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// The seed of a test that draws lots, printed.
+pub fn seed() -> u64 {
+    let seed = from_env("TERCET_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()) * 7919);
+    eprintln!("seed {seed}");
+    seed
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_kill_9_once() {
-    let from_env = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seed = from_env("TERCET_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()) * 7919);
-    let rounds = from_env("TERCET_TEST_ROUNDS").unwrap_or(8);
-    eprintln!("seed {seed}, {rounds} rounds");
+    let (seed, rounds) = (seed(), from_env("TERCET_CRASH_ROUNDS").unwrap_or(20));
+    eprintln!("{rounds} rounds");
     let mut random = StdRng::seed_from_u64(seed);
-    // A tiny head makes flushes happen in the middle of a round.
-    let mut server = Server::start_with(&["--retention", "0", "TERCET_STORAGE_HEAD_BYTES_MAX=64KiB"]).await;
-    let next = Arc::new(AtomicU64::new(0));
-    let mut acknowledged: Vec<u64> = Vec::new();
-    let mut refused: Vec<u64> = Vec::new();
+    let oracle = Oracle::new();
+    let mut server = Server::start_with(&SMALL_HEADS).await;
     for round in 0..rounds {
-        let stop = Arc::new(AtomicBool::new(false));
-        let writers: Vec<_> = (0..3)
-            .map(|_| tokio::spawn(write(server.url("/loki/api/v1/push"), Arc::clone(&next), Arc::clone(&stop))))
-            .collect();
-        tokio::time::sleep(Duration::from_millis(random.random_range(50..700))).await;
-        server = server.kill_and_restart().await;
-        stop.store(true, Ordering::SeqCst);
-        for writer in writers {
-            let (done, unknown) = writer.await.expect("the writer ends");
-            acknowledged.extend(done);
-            refused.extend(unknown);
-        }
-        check(&server, &acknowledged, &refused, &format!("seed {seed}, round {round}")).await;
+        let when = format!("seed {seed}, round {round}");
+        let before = oracle.sent();
+        server = one_round(&oracle, server, &mut random, &when).await;
+        // What lies further back was checked by earlier rounds and is checked again now and then.
+        let all = round % 25 == 24 || round + 1 == rounds;
+        oracle.check(&server, if all { 0 } else { before.saturating_sub(200) }, oracle.sent().max(1), &when).await;
     }
-    assert!(!acknowledged.is_empty(), "no push was acknowledged at all");
+    eprintln!("{} requests sent, {} acknowledged", oracle.sent(), oracle.acknowledged());
+    assert!(oracle.acknowledged() > 0, "no request was acknowledged at all");
     server.flush().await;
-    check(&server, &acknowledged, &refused, &format!("seed {seed}, after flush")).await;
+    oracle.check_all(&server, &format!("seed {seed}, after flush")).await;
+    let server = server.stop_and_restart().await;
+    oracle.check_all(&server, &format!("seed {seed}, after SIGTERM")).await;
+    let reader = server.reader().await;
+    oracle.check_all(&reader, &format!("seed {seed}, as a second process reads it")).await;
 }
 
-/// Pushes until told to stop; returns the pushes that were acknowledged, and those without an answer.
-async fn write(url: String, next: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> (Vec<u64>, Vec<u64>) {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let (mut done, mut unknown) = (Vec::new(), Vec::new());
-    while !stop.load(Ordering::SeqCst) {
-        let push = next.fetch_add(1, Ordering::SeqCst);
-        let values: Vec<_> = lines_of(push).map(|(ts, line)| serde_json::json!([ts.to_string(), line])).collect();
-        let body = serde_json::json!({ "streams": [{ "stream": { "app": "crash", "shard": (push % 3).to_string() }, "values": values }] });
-        let request = client.post(&url).header("Content-Type", "application/json").body(body.to_string());
-        match request.send().await {
-            Ok(answer) if answer.status() == 204 => done.push(push),
-            Ok(answer) => panic!("a push was answered {}", answer.status()),
-            Err(_) => {
-                unknown.push(push);
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
+/// Senders, a questioner and maintenance on `server`, which is killed meanwhile and started again.
+async fn one_round(oracle: &Arc<Oracle>, server: Server, random: &mut StdRng, when: &str) -> Server {
+    let stop = Arc::new(AtomicBool::new(false));
+    let base = server.url("");
+    let senders: Vec<_> = (0..random.random_range(1..5))
+        .map(|_| tokio::spawn(Arc::clone(oracle).keep_sending(base.clone(), Arc::clone(&stop))))
+        .collect();
+    let maintenance = random
+        .random_bool(0.7)
+        .then(|| tokio::spawn(keep_maintaining(base.clone(), random.random(), Arc::clone(&stop))));
+    let server = Arc::new(server);
+    let checking = Arc::new(AtomicBool::new(false));
+    let checks = Arc::clone(oracle).keep_checking(Arc::clone(&server), Arc::clone(&checking), when.to_owned());
+    let checks = tokio::spawn(checks);
+    tokio::time::sleep(Duration::from_millis(random.random_range(5..500))).await;
+    // The questioner must not see the server die: it ends first, the others are caught in the act.
+    checking.store(true, Ordering::SeqCst);
+    checks.await.expect("every acknowledged row was found while others were on their way");
+    tokio::time::sleep(Duration::from_millis(random.random_range(0..120))).await;
+    let server = Arc::into_inner(server).expect("nobody else holds it");
+    // Some die again while they recover.
+    let starts = if random.random_bool(0.3) { random.random_range(1..3) } else { 0 };
+    let lives = (0..starts).map(|_| Duration::from_millis(random.random_range(0..250))).collect();
+    let server = server.kill_and_restart_after(lives).await;
+    stop.store(true, Ordering::SeqCst);
+    for sender in senders {
+        sender.await.expect("the sender ends");
     }
-    (done, unknown)
-}
-
-fn lines_of(push: u64) -> impl Iterator<Item = (u64, String)> {
-    (0..LINES_PER_PUSH).map(move |n| {
-        let number = push * LINES_PER_PUSH + n;
-        (BASE_NS + number * 1_000_000, format!("line {number} {}", "x".repeat(200)))
-    })
-}
-
-async fn check(server: &Server, acknowledged: &[u64], unknown: &[u64], when: &str) {
-    let mut wanted: Vec<String> = acknowledged.iter().flat_map(|push| lines_of(*push)).map(|(_, line)| line).collect();
-    wanted.sort();
-    let mut found = Vec::new();
-    let highest = acknowledged.iter().chain(unknown).max().map_or(0, |push| (push + 1) * LINES_PER_PUSH);
-    // 1,000 lines a request: within the default limit of entries.
-    for from in (0..highest).step_by(1000) {
-        let start = (BASE_NS + from * 1_000_000).to_string();
-        let end = (BASE_NS + (from + 1000) * 1_000_000).to_string();
-        let query = [("query", r#"{app="crash"}"#), ("start", &start), ("end", &end), ("limit", "5000")];
-        let answer = server.json("/loki/api/v1/query_range", &query).await;
-        for stream in answer["data"]["result"].as_array().expect("a list") {
-            let values = stream["values"].as_array().expect("a list").iter();
-            found.extend(values.map(|value| value[1].as_str().expect("a line").to_owned()));
-        }
+    if let Some(maintenance) = maintenance {
+        maintenance.await.expect("maintenance ends");
     }
-    found.sort();
-    assert!(found.windows(2).all(|pair| pair[0] != pair[1]), "{when}: a line is there twice");
-    let missing = wanted.iter().filter(|line| found.binary_search(line).is_err()).count();
-    assert_eq!(missing, 0, "{when}: of {} acknowledged lines {missing} are missing", wanted.len());
-    let allowed: std::collections::HashSet<String> =
-        acknowledged.iter().chain(unknown).flat_map(|push| lines_of(*push)).map(|(_, line)| line).collect();
-    let foreign = found.iter().filter(|line| !allowed.contains(*line)).count();
-    assert_eq!(foreign, 0, "{when}: lines nobody sent");
+    server
 }

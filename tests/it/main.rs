@@ -9,6 +9,7 @@ mod crash;
 mod journey;
 mod loki;
 mod opentelemetry;
+mod oracle;
 mod prometheus;
 mod server;
 mod tidy;

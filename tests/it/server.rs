@@ -40,7 +40,8 @@ impl Server {
         Self::start_in(data, options.iter().map(|s| (*s).to_owned()).collect()).await
     }
 
-    async fn start_in(data: Arc<TempDir>, options: Vec<String>) -> Self {
+    /// Starts on this folder with these options.
+    pub async fn start_in(data: Arc<TempDir>, options: Vec<String>) -> Self {
         for _ in 0..3 {
             if let Some(server) = Self::try_start(&data, &options).await {
                 return server;
@@ -50,19 +51,7 @@ impl Server {
     }
 
     async fn try_start(data: &Arc<TempDir>, options: &[String]) -> Option<Self> {
-        let [http, grpc, otlp] = free_ports();
-        let child = Command::new(env!("CARGO_BIN_EXE_tercet"))
-            .arg("serve")
-            .args(["--data".as_ref(), data.path().as_os_str()])
-            .args(["--http", &http.to_string(), "--otlp-grpc", &grpc.to_string(), "--otlp-http", &otlp.to_string()])
-            .args(options.iter().filter(|option| !option.starts_with("TERCET_")))
-            .envs(options.iter().filter(|option| option.starts_with("TERCET_")).filter_map(|pair| pair.split_once('=')))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut server = Self { child, http, grpc, otlp, data: Arc::clone(data), options: options.to_vec(), client };
+        let mut server = Self::spawn(data, options);
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             if server.child.try_wait().expect("its state").is_some() {
@@ -76,6 +65,28 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         None
+    }
+
+    /// A process that has only just begun.
+    fn spawn(data: &Arc<TempDir>, options: &[String]) -> Self {
+        let [http, grpc, otlp] = free_ports();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tercet"));
+        // What is meant for the tests is an unknown setting to the server.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TERCET_")) {
+            command.env_remove(name);
+        }
+        let child = command
+            .arg("serve")
+            .args(["--data".as_ref(), data.path().as_os_str()])
+            .args(["--http", &http.to_string(), "--otlp-grpc", &grpc.to_string(), "--otlp-http", &otlp.to_string()])
+            .args(options.iter().filter(|option| !option.starts_with("TERCET_")))
+            .envs(options.iter().filter(|option| option.starts_with("TERCET_")).filter_map(|pair| pair.split_once('=')))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self { child, http, grpc, otlp, data: Arc::clone(data), options: options.to_vec(), client }
     }
 
     /// `http://…` of a path on the main port.
@@ -124,10 +135,25 @@ impl Server {
     }
 
     /// kill -9, then the same folder again.
-    pub async fn kill_and_restart(mut self) -> Self {
+    pub async fn kill_and_restart(self) -> Self {
+        self.kill_and_restart_after(Vec::new()).await
+    }
+
+    /// kill -9, then the same folder again: first by processes that are killed after `lives`, then by one that stays.
+    pub async fn kill_and_restart_after(mut self, lives: Vec<Duration>) -> Self {
+        self.kill();
+        for life in lives {
+            let mut started = Self::spawn(&self.data, &self.options);
+            tokio::time::sleep(life).await;
+            started.kill();
+        }
+        Self::start_in(Arc::clone(&self.data), self.options.clone()).await
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("reaped");
-        Self::start_in(Arc::clone(&self.data), self.options.clone()).await
     }
 
     /// SIGTERM, which must end in success, then the same folder again.
