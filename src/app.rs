@@ -11,6 +11,7 @@ use storage::{Engine, Error, Kind};
 use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::queries::Queries;
+use crate::tails::Tails;
 use crate::telemetry::Telemetry;
 
 /// Where the process stands.
@@ -34,6 +35,8 @@ pub struct App {
     pub ingest: Ingest,
     /// The one way out.
     pub queries: Queries,
+    /// Who listens to what comes in.
+    pub tails: Arc<Tails>,
     /// Own metrics.
     pub telemetry: Arc<Telemetry>,
     engine: OnceLock<Arc<Engine>>,
@@ -47,9 +50,11 @@ impl App {
     /// A process without an engine yet. Queries run on `compute`.
     pub fn new(config: Config, clock: Arc<dyn Clock>, compute: tokio::runtime::Handle) -> SharedApp {
         let telemetry = Arc::new(Telemetry::default());
+        let tails = Arc::new(Tails::default());
         Arc::new(Self {
-            ingest: Ingest::new(&config, Arc::clone(&clock), Arc::clone(&telemetry)),
+            ingest: Ingest::new(&config, Arc::clone(&clock), Arc::clone(&telemetry), Arc::clone(&tails)),
             queries: Queries::new(&config.query, compute, Arc::clone(&telemetry)),
+            tails,
             telemetry,
             clock,
             config,

@@ -24,6 +24,7 @@ use storage::{Batch, Engine, Error, Kind, Result, Signal};
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, Retention};
+use crate::tails::Tails;
 use crate::telemetry::{Protocol, Telemetry};
 
 /// How many unpacked bytes one packed byte counts for until the body is unpacked.
@@ -60,12 +61,13 @@ pub struct Ingest {
     future_max_ns: i64,
     clock: Arc<dyn Clock>,
     telemetry: Arc<Telemetry>,
+    tails: Arc<Tails>,
     read_only: bool,
 }
 
 impl Ingest {
     /// Limits as the settings say.
-    pub fn new(config: &Config, clock: Arc<dyn Clock>, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(config: &Config, clock: Arc<dyn Clock>, telemetry: Arc<Telemetry>, tails: Arc<Tails>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             memory: Share::root("ingest.inflight_bytes_max", config.ingest.inflight_bytes_max.bytes()),
@@ -75,6 +77,7 @@ impl Ingest {
             future_max_ns: config.ingest.future_max.as_ns(),
             clock,
             telemetry,
+            tails,
             read_only: config.read_only,
         }
     }
@@ -177,7 +180,11 @@ impl Ingest {
         let (batch, too_old) = self.within_retention(batch)?;
         let rows = batch.rows();
         self.resize(&mut held, batch.bytes())?;
+        let tailed = self.tails.wanted(tenant, &batch);
         let appended = if batch.is_empty() { Appended::default() } else { engine.append(tenant, batch).await? };
+        if let Some(batch) = tailed {
+            self.tails.publish(tenant, &batch);
+        }
         let conflicts = appended.conflicts.len();
         self.telemetry.kept(protocol, rows.saturating_sub(conflicts), conflicts + too_old);
         Ok(Kept { conflicts, too_old })
@@ -214,7 +221,7 @@ mod tests {
     fn ingest(inflight_bytes_max: u64) -> Ingest {
         let mut config = Config::default();
         config.ingest.inflight_bytes_max = crate::config::units::Size(inflight_bytes_max);
-        let ingest = Ingest::new(&config, Arc::new(ManualClock::default()), Arc::default());
+        let ingest = Ingest::new(&config, Arc::new(ManualClock::default()), Arc::default(), Arc::default());
         Ingest { stall_max: Duration::from_millis(5), ..ingest }
     }
 

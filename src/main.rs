@@ -11,6 +11,7 @@ mod http;
 mod ingest;
 mod queries;
 mod server;
+mod tails;
 mod telemetry;
 
 use std::io::Write as _;

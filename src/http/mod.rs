@@ -95,7 +95,7 @@ fn prometheus_routes() -> Router<SharedApp> {
 }
 
 fn loki_routes() -> Router<SharedApp> {
-    use loki::{labels, push, query, status, volume};
+    use loki::{fields, labels, push, query, status, tail, volume};
     let both = |path: &'static str| any(move || not_there_yet_text(path));
     Router::new()
         .route("/loki/api/v1/push", post(push::push))
@@ -109,9 +109,9 @@ fn loki_routes() -> Router<SharedApp> {
         .route("/loki/api/v1/index/stats", get(volume::stats).post(volume::stats))
         .route("/loki/api/v1/index/volume", get(volume::volume).post(volume::volume))
         .route("/loki/api/v1/index/volume_range", get(volume::volume_range).post(volume::volume_range))
-        .route("/loki/api/v1/detected_fields", both("/loki/api/v1/detected_fields"))
-        .route("/loki/api/v1/detected_field/{name}/values", both("/loki/api/v1/detected_field"))
-        .route("/loki/api/v1/tail", both("/loki/api/v1/tail"))
+        .route("/loki/api/v1/detected_fields", get(fields::detected).post(fields::detected))
+        .route("/loki/api/v1/detected_field/{name}/values", get(fields::values).post(fields::values))
+        .route("/loki/api/v1/tail", get(tail::tail))
         .route("/loki/api/v1/delete", both("/loki/api/v1/delete"))
         .route("/loki/api/v1/patterns", get(status::patterns).post(status::patterns))
         .route("/loki/api/v1/drilldown-limits", get(status::drilldown_limits))

@@ -12,4 +12,5 @@ mod opentelemetry;
 mod oracle;
 mod prometheus;
 mod server;
+mod tail;
 mod tidy;

@@ -20,6 +20,7 @@ use storage::{Context, Scan};
 use self::plan::Plan;
 use crate::error::{Error, Kind, Result};
 
+pub use eval::fields::Field;
 pub use units::format_float;
 
 /// Which end of the range a log query begins with.
@@ -174,6 +175,24 @@ pub async fn instant(
             Kind::Invalid,
             "log queries are not supported as an instant query type, please change your query to a range query type",
         )),
+    }
+}
+
+/// The fields of the newest `params.limit` entries of a log query, by name, at most `fields_max`.
+pub async fn detected_fields(
+    scan: &dyn Scan,
+    text: &str,
+    params: &Params,
+    fields_max: usize,
+    limits: &Limits,
+    context: &Context,
+) -> Result<Vec<Field>> {
+    if !is_log_query(text)? {
+        return Err(Error::new(Kind::Invalid, "only log queries have fields: metric queries have no lines"));
+    }
+    match range(scan, text, params, limits, context).await?.value {
+        Value::Streams(streams) => Ok(eval::fields::detect(&streams, fields_max)),
+        _ => Ok(Vec::new()),
     }
 }
 

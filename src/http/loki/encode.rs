@@ -21,6 +21,9 @@ pub struct Frame {
 /// The flag by which entries tell their labels by category.
 const CATEGORIZE: &str = "categorize-labels";
 
+/// The most dropped entries that a frame of a tail lists.
+const DROPPED_MAX: u64 = 1000;
+
 /// The answer of a query.
 pub fn answer(answer: &Answer, frame: &Frame) -> Result<Json> {
     let mut json = Json::new();
@@ -47,6 +50,24 @@ pub fn answer(answer: &Answer, frame: &Frame) -> Result<Json> {
     json.raw("}");
     if !answer.warnings.is_empty() {
         json.raw(r#","warnings":"#).strings(&answer.warnings);
+    }
+    json.raw("}");
+    Ok(json)
+}
+
+/// One frame of a tail. Of entries that were dropped only the number is known; each stands for the time `now_ns`.
+pub fn tail(streams: &[Stream], dropped: u64, now_ns: i64, frame: &Frame) -> Result<Json> {
+    let mut json = Json::new();
+    json.raw(r#"{"streams":"#);
+    let categorize = frame.flags.iter().any(|flag| flag == CATEGORIZE);
+    bounded(&mut json, streams, frame, |json, s| stream(json, s, categorize))?;
+    if dropped > 0 {
+        json.raw(r#","dropped_entries":"#).array(0..dropped.min(DROPPED_MAX), |json, _| {
+            json.format(format_args!("{{\"labels\":{{}},\"timestamp\":\"{now_ns}\"}}"));
+        });
+    }
+    if !frame.flags.is_empty() {
+        json.raw(r#","encodingFlags":"#).strings(&frame.flags);
     }
     json.raw("}");
     Ok(json)

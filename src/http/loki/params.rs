@@ -108,12 +108,17 @@ pub fn interval(params: &Params) -> Result<i64, TextError> {
 
 /// The parameter `limit`.
 pub fn limit(params: &Params) -> Result<usize, TextError> {
-    match params.get("limit") {
-        "" => Ok(LIMIT_DEFAULT),
+    count(params, "limit", LIMIT_DEFAULT)
+}
+
+/// The parameter `name`, a positive number, or `default` if it is absent.
+pub fn count(params: &Params, name: &str, default: usize) -> Result<usize, TextError> {
+    match params.get(name) {
+        "" => Ok(default),
         text => match text.parse::<i64>() {
-            Ok(limit) if limit > 0 => Ok(usize::try_from(limit).unwrap_or(usize::MAX)),
-            Ok(_) => Err(TextError::bad_request("limit must be a positive value")),
-            Err(_) => Err(TextError::bad_request(format!("could not parse 'limit' parameter: {text:?} is no number"))),
+            Ok(count) if count > 0 => Ok(usize::try_from(count).unwrap_or(usize::MAX)),
+            Ok(_) => Err(TextError::bad_request(format!("{name} must be a positive value"))),
+            Err(_) => Err(TextError::bad_request(format!("could not parse '{name}' parameter: {text:?} is no number"))),
         },
     }
 }

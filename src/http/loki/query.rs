@@ -20,6 +20,12 @@ use crate::http::params::{Params, TenantId};
 /// The header by which Grafana asks for categories.
 const FLAGS_HEADER: &str = "x-loki-response-encoding-flags";
 
+/// What the request asks of the encoding.
+pub(super) fn flags(headers: &HeaderMap) -> Vec<String> {
+    let lists = headers.get_all(FLAGS_HEADER).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(|flag| flag.trim().to_owned()).collect()
+}
+
 /// What both kinds of queries share.
 struct Common {
     query: String,
@@ -32,7 +38,6 @@ struct Common {
 impl Common {
     fn new(app: &App, params: &Params, headers: &HeaderMap) -> Self {
         let settings = &app.config.loki;
-        let flags = headers.get_all(FLAGS_HEADER).iter().filter_map(|value| value.to_str().ok());
         Self {
             query: params.get("query").to_owned(),
             limits: Limits {
@@ -41,7 +46,7 @@ impl Common {
                 ..Limits::default()
             },
             timeout: settings.timeout.0,
-            flags: flags.flat_map(|flags| flags.split(',')).map(|flag| flag.trim().to_owned()).collect(),
+            flags: flags(headers),
             bytes_max: app.queries.answer_bytes_max(),
         }
     }

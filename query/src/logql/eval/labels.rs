@@ -16,7 +16,7 @@ pub const ERROR: &str = "__error__";
 /// The label that explains it.
 pub const ERROR_DETAILS: &str = "__error_details__";
 /// What a clashing name gets.
-const DUPLICATE_SUFFIX: &str = "_extracted";
+pub(super) const DUPLICATE_SUFFIX: &str = "_extracted";
 
 /// Where a label comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

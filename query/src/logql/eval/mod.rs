@@ -7,6 +7,7 @@
 
 mod aggregate;
 pub mod binary;
+pub mod fields;
 mod filter;
 mod ip;
 pub mod label_filter;

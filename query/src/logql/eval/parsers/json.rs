@@ -205,6 +205,37 @@ fn object<'l>(cursor: &mut Cursor<'l>, prefix: &str, depth: usize, sink: &mut im
     })
 }
 
+/// Calls `found` with the name and the keys of every field that [`flatten`] puts, as far as the text is well-formed.
+pub fn paths(line: &str, found: &mut impl FnMut(&str, &[String])) {
+    // What comes before a fault has been told, and of the fault itself `flatten` tells.
+    let _ = object_paths(&mut Cursor::new(line), "", &mut Vec::new(), found);
+}
+
+fn object_paths(
+    cursor: &mut Cursor<'_>,
+    prefix: &str,
+    path: &mut Vec<String>,
+    found: &mut impl FnMut(&str, &[String]),
+) -> Result<(), Fault> {
+    if path.len() > DEPTH_MAX {
+        return Err(fault("objects are nested too deeply"));
+    }
+    cursor.members(|cursor, key| {
+        path.push(key.clone().into_owned());
+        let name = joined(prefix, key);
+        let read = match cursor.peek() {
+            Some(b'{') => object_paths(cursor, &name, path, found),
+            _ => cursor.value().map(|value| {
+                if matches!(value, Raw::Text(_) | Raw::Plain(_)) {
+                    found(&name, path);
+                }
+            }),
+        };
+        path.pop();
+        read
+    })
+}
+
 fn joined<'l>(prefix: &str, key: Cow<'l, str>) -> Cow<'l, str> {
     if !prefix.is_empty() {
         let mut name = String::with_capacity(prefix.len() + 1 + key.len());

@@ -16,6 +16,7 @@ use super::labels::{Borrowing, Copying, LabelSet, Sink};
 use super::pattern::Pattern;
 use crate::logql::ast::Extraction;
 
+pub use json::paths as json_paths;
 pub use json_path::JsonPath;
 
 /// A fault in a line: the kind and an explanation.
