@@ -34,6 +34,8 @@ pub struct LogPlan {
     pub pipeline: Pipeline,
     /// Which labels anything reads.
     pub needs: Needs,
+    /// Whether anything reads lines.
+    pub reads_line: bool,
 }
 
 /// A compiled metric expression.
@@ -159,7 +161,7 @@ fn log_plan(log: &LogExpr) -> Result<LogPlan> {
              For instance, app=~\".*\" does not meet this requirement, but app=~\".+\" will",
         ));
     }
-    Ok(LogPlan { matchers, pipeline: Pipeline::new(&log.stages)?, needs: Needs::All })
+    Ok(LogPlan { matchers, pipeline: Pipeline::new(&log.stages)?, needs: Needs::All, reads_line: true })
 }
 
 /// `pushed` is the grouping of an aggregation around this expression that gives the same when done at the leaf.
@@ -214,6 +216,7 @@ fn pushes_down(outer: VectorOp, inner: RangeOp) -> bool {
 
 fn range_plan(node: &RangeAggregation, pushed: Option<(VectorOp, Grouping)>) -> Result<RangePlan> {
     let mut log = log_plan(&node.log)?;
+    log.reads_line = log.pipeline.reads_line() || matches!(node.op, RangeOp::Bytes | RangeOp::BytesRate);
     let unwrap = match &node.unwrap {
         None => None,
         Some(unwrap) => {

@@ -161,6 +161,8 @@ pub struct Mention {
 pub struct Needs {
     /// All spans of a trace at once, also those outside the range.
     pub whole_trace: bool,
+    /// The span tree.
+    pub tree: bool,
 }
 
 /// A compiled pipeline with what surrounds it.
@@ -293,6 +295,7 @@ impl Plan {
             Spansets::Binary(op, left, right) => {
                 // `||` keeps each side's spans whatever the rest of the trace is.
                 self.needs.whole_trace |= *op != SpansetOp::Or;
+                self.needs.tree |= matches!(op, SpansetOp::Relation(..));
                 let (left, right) = (self.compile_spansets(left)?, self.compile_spansets(right)?);
                 SpansetPlan::Binary(*op, Box::new(left), Box::new(right))
             }

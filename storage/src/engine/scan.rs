@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -25,7 +26,8 @@ use crate::model::matcher::Matcher;
 use crate::model::tenant::Tenant;
 use crate::model::time::TimeRange;
 use crate::scan::merge::merge;
-use crate::scan::read::block_streams;
+use crate::scan::read::{BlockSource, open_blocks};
+use crate::scan::repeats::overlaps;
 use crate::scan::{BatchStream, Scan, ScanRequest};
 use crate::signal::{Signal, SortBy};
 
@@ -131,14 +133,24 @@ impl Engine {
         let tables = self.tables(&context.tenant);
         self.refresh(&tables, request.table).await?;
         let snapshot = tables.snapshot(request.table).await?;
-        let mut sources = block_streams(&tables, &snapshot, &request, context).await?;
-        for (selection, held) in selections.into_iter().filter(|(selection, _)| !selection.is_empty()) {
-            sources.push(stream(selection, held, context.clone()));
+        let selections: Vec<_> = selections.into_iter().filter(|(selection, _)| !selection.is_empty()).collect();
+        let blocks = open_blocks(&tables, &snapshot, &request, context).await?;
+        let extents = blocks.iter().map(BlockSource::extent).chain(selections.iter().map(|(held, _)| held.extent()));
+        let mut overlaps = overlaps(&request, extents.collect(), context)?.into_iter();
+        let mut sources: Vec<BatchStream> = Vec::with_capacity(blocks.len() + selections.len());
+        for block in blocks {
+            sources.push(block.into_stream(overlaps.next().unwrap_or_default(), context));
+        }
+        let places = if spec.sort_by == SortBy::Text { None } else { request.projection() };
+        for (selection, held) in selections {
+            let batches = selection.into_columns(places.clone(), overlaps.next().unwrap_or_default());
+            sources.push(stream(batches, held, context.clone()));
         }
         let rows = merge(&request, sources, context);
         Ok(match request.projection() {
-            Some(places) => rows.map(move |rows| Ok(rows?.project(&places)?)).boxed(),
-            None => rows,
+            // Rows that are told apart by all their columns come with all of them.
+            Some(places) if spec.sort_by == SortBy::Text => rows.map(move |rows| Ok(rows?.project(&places)?)).boxed(),
+            _ => rows,
         })
     }
 }
@@ -158,8 +170,12 @@ fn head_identities(lane: &Lane, selectors: &[Vec<Matcher>], range: TimeRange, te
 }
 
 /// The rows of a selection; its memory is given back with the stream.
-fn stream(selection: Selection, held: Reservation, context: Context) -> BatchStream {
-    let batches = selection.into_batches().map(move |rows| {
+fn stream(
+    batches: impl Iterator<Item = Result<RecordBatch>> + Send + 'static,
+    held: Reservation,
+    context: Context,
+) -> BatchStream {
+    let batches = batches.map(move |rows| {
         let _ = &held;
         context.check()?;
         rows

@@ -50,15 +50,15 @@ impl Group for Entries {
         let times: Vec<_> =
             self.rows.iter().map(|rows| Ok(times(self.table, rows)?.unwrap_or((&[], 1)))).collect::<Result<_>>()?;
         let mut picked = Selection::picking(self.table, &self.rows, wanted.identities.iter().map(|(_, id)| *id));
-        for (ordinal, _) in wanted.identities {
+        for (ordinal, id) in wanted.identities {
             let Some(list) = usize::try_from(*ordinal).ok().and_then(|place| self.lists.get(place)) else { continue };
             let places = list.iter().map(|number| self.rows.locate(*number));
             let inside = places.filter_map(|(batch, row)| {
                 let (times, unit) = times.get(batch)?;
-                let time = times.get(row)?.saturating_mul(*unit);
-                wanted.range.contains(time).then_some((time, (batch, row)))
+                let time = *times.get(row)?;
+                wanted.range.contains(time.saturating_mul(*unit)).then_some((time, (batch, row)))
             });
-            picked.push_group(inside, reserve)?;
+            picked.push_group(Some(id.to_column()), inside, reserve)?;
         }
         Ok(picked.finish())
     }

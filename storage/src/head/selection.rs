@@ -13,7 +13,10 @@ use hashbrown::HashMap;
 use super::rows::Rows;
 use crate::error::Result;
 use crate::model::identity::IdentityId;
-use crate::scan::merge::sort_rows;
+use crate::scan::merge::sort_hashed;
+use crate::scan::prune::Bounds;
+use crate::scan::repeats::{Extent, Overlap, unique_places, with_hashes};
+use crate::scan::rows::RowHasher;
 use crate::signal::Table;
 
 /// Rows of one batch that leaves.
@@ -51,6 +54,7 @@ struct Picked {
     batches: Vec<RecordBatch>,
     ranks: Ranks,
     parts: Vec<Vec<Place>>,
+    extent: Extent,
 }
 
 impl Selection {
@@ -67,7 +71,8 @@ impl Selection {
     /// Begins to pick from `rows`; `identities` in the order of the answer.
     pub(super) fn picking(table: Table, rows: &Rows, identities: impl Iterator<Item = IdentityId>) -> Picking {
         let ranks = identities.zip(0..).map(|(id, rank)| (id.to_column(), rank)).collect();
-        let picked = Picked { table, batches: rows.batches(), ranks, parts: Vec::new() };
+        let batches = rows.batches();
+        let picked = Picked { table, batches, ranks, parts: Vec::new(), extent: Extent::default() };
         Picking { picked, row_bytes: rows.row_bytes(), open_bytes: 0 }
     }
 
@@ -79,14 +84,39 @@ impl Selection {
         }
     }
 
+    /// The groups of rows with their times; of rows that are batches already, nothing: there the group and the time
+    /// tell rows apart.
+    pub fn extent(&self) -> Extent {
+        match &self.parts {
+            Parts::Built(_) => Extent::default(),
+            Parts::Picked(picked) => picked.extent.clone(),
+        }
+    }
+
     /// The rows, part by part.
     pub fn into_batches(self) -> Box<dyn Iterator<Item = Result<RecordBatch>> + Send> {
+        self.into_columns(None, Overlap::default())
+    }
+
+    /// The rows, part by part, in the columns at `places` (`None`: in all); those in `overlap` with their hash, if these
+    /// columns do not tell them apart.
+    pub fn into_columns(
+        self,
+        places: Option<Vec<usize>>,
+        overlap: Overlap,
+    ) -> Box<dyn Iterator<Item = Result<RecordBatch>> + Send> {
         match self.parts {
-            Parts::Built(batches) => Box::new(batches.into_iter().flat_map(sliced).map(Ok)),
+            Parts::Built(batches) => Box::new(batches.into_iter().flat_map(sliced).map(move |rows| match &places {
+                Some(places) => Ok(rows.project(places)?),
+                None => Ok(rows),
+            })),
             Parts::Picked(mut picked) => {
                 let parts = std::mem::take(&mut picked.parts);
-                let picked = Arc::new(picked);
-                Box::new(parts.into_iter().flat_map(move |part| match picked.build(&part) {
+                let building = match Building::new(picked, places.as_deref(), overlap) {
+                    Ok(building) => Arc::new(building),
+                    Err(error) => return Box::new(std::iter::once(Err(error))),
+                };
+                Box::new(parts.into_iter().flat_map(move |part| match building.build(&part) {
                     Ok(rows) => sliced(rows).into_iter().map(Ok).collect(),
                     Err(error) => vec![Err(error)],
                 }))
@@ -95,11 +125,39 @@ impl Selection {
     }
 }
 
-impl Picked {
+/// What it takes to make batches of parts.
+struct Building {
+    picked: Picked,
+    /// The batches of `picked` in the columns that leave.
+    leaving: Vec<RecordBatch>,
+    /// The rows that need a hash.
+    hashed: Option<Overlap>,
+}
+
+impl Building {
+    fn new(picked: Picked, places: Option<&[usize]>, overlap: Overlap) -> Result<Self> {
+        let Some(places) = places else { return Ok(Self { leaving: picked.batches.clone(), picked, hashed: None }) };
+        let leaving = picked.batches.iter().map(|rows| rows.project(places)).collect::<Result<_, _>>()?;
+        let told_apart = unique_places(picked.table).iter().all(|place| places.contains(place));
+        let hashed = (!told_apart && !overlap.is_empty()).then_some(overlap);
+        Ok(Self { picked, leaving, hashed })
+    }
+
     fn build(&self, part: &[Place]) -> Result<RecordBatch> {
-        let batches: Vec<&RecordBatch> = self.batches.iter().collect();
-        let rows = interleave_record_batch(&batches, part)?;
-        sort_rows(self.table, &rows, &|id| self.ranks.get(&id).copied().unwrap_or(u64::MAX))
+        let Picked { table, batches, ranks, .. } = &self.picked;
+        let mut rows = interleave_record_batch(&self.leaving.iter().collect::<Vec<_>>(), part)?;
+        let mut hasher = RowHasher::new(*table, &(table.spec().schema)())?;
+        let mut hash = |row: usize| {
+            let (batch, row) = part[row];
+            hasher.hash(&batches[batch], row)
+        };
+        if let Some(overlap) = &self.hashed {
+            let may_repeat = overlap.of_rows(*table, &rows)?;
+            let hashes = may_repeat.iter().enumerate().map(|(row, may)| may.then(|| hash(row)).transpose());
+            rows = with_hashes(&rows, hashes.collect::<Result<_>>()?)?;
+        }
+        let rank = |id: i64| ranks.get(&id).copied().unwrap_or(u64::MAX);
+        sort_hashed(*table, &rows, &rank, &mut hash)
     }
 }
 
@@ -118,11 +176,19 @@ pub(super) struct Picking {
 }
 
 impl Picking {
-    /// Adds the rows of one identity or trace with their times, in arrival order.
-    pub(super) fn push_group(&mut self, rows: impl Iterator<Item = (i64, Place)>, reserve: Reserve<'_>) -> Result<()> {
+    /// Adds the rows of one identity (its column value) or trace (`None`) with their times, in arrival order.
+    pub(super) fn push_group(
+        &mut self,
+        identity: Option<i64>,
+        rows: impl Iterator<Item = (i64, Place)>,
+        reserve: Reserve<'_>,
+    ) -> Result<()> {
         let mut rows: Vec<(i64, Place)> = rows.collect();
-        if rows.is_empty() {
-            return Ok(());
+        let times = rows.iter().map(|(time, _)| *time);
+        let Some((first, last)) = times.clone().min().zip(times.max()) else { return Ok(()) };
+        match identity {
+            Some(identity) => self.picked.extent.push(identity, Bounds { first, last }),
+            None => self.picked.extent.widen(Bounds { first, last }),
         }
         reserve(rows.len() * PICK_BYTES)?;
         let size = |place: &Place| self.row_bytes.get(place.0).copied().unwrap_or(0);

@@ -69,10 +69,10 @@ impl Group for Spans {
             let places = list.iter().map(|number| self.rows.locate(*number));
             let inside = places.filter_map(|(batch, row)| {
                 let (times, unit) = times.get(batch)?;
-                let time = times.get(row)?.saturating_mul(*unit);
-                wanted.range.contains(time).then_some((time, (batch, row)))
+                let time = *times.get(row)?;
+                wanted.range.contains(time.saturating_mul(*unit)).then_some((time, (batch, row)))
             });
-            picked.push_group(inside, reserve)?;
+            picked.push_group(None, inside, reserve)?;
         }
         Ok(picked.finish())
     }

@@ -8,6 +8,7 @@ pub mod histogram;
 pub mod identity;
 pub mod labels;
 pub mod matcher;
+pub mod padding;
 pub mod span;
 pub mod tenant;
 pub mod time;

@@ -14,10 +14,10 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, Decimal128Array, RecordBatch};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{concat_batches, interleave_record_batch};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, SchemaRef};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use hashbrown::HashSet;
@@ -25,6 +25,7 @@ use hashbrown::HashSet;
 use super::open::BATCH_ROWS;
 use super::prune::Ranks;
 use super::read::ranks;
+use super::repeats::{hash_at, is_key, split};
 use super::rows::{RowHasher, trace_key};
 use super::{BatchStream, ScanRequest};
 use crate::budget::Reservation;
@@ -32,6 +33,7 @@ use crate::context::{Context, Stats};
 use crate::error::{Error, Result};
 use crate::signal::{SortBy, Table};
 
+pub(crate) use super::sort::sort_hashed;
 pub use super::sort::{sort_rows, split_by_day};
 
 /// A run of at least so many rows leaves as a slice of its batch; shorter ones are gathered.
@@ -45,7 +47,9 @@ const STEPS_PER_CHECK: u32 = 256;
 
 /// Merges `sources` (oldest data first) into one stream in the order of `request`. Each source must itself be in
 /// that order and without duplicates. Of rows equal in `TableSpec::unique_by` the one of the first source stays.
-/// `request.identities` must be given for tables that are sorted by identity. Counts rows and bytes that leave.
+/// `request.identities` must be given for tables that are sorted by identity. Sources give the columns that the request
+/// asks for (all, for tables sorted by text); where these do not tell rows apart, and where another source may hold the
+/// same row, also its hash (`repeats`). Counts rows and bytes that leave.
 pub fn merge(request: &ScanRequest, sources: Vec<BatchStream>, context: &Context) -> BatchStream {
     let (table, context) = (request.table, context.clone());
     let stats = Arc::clone(&context.stats);
@@ -56,8 +60,9 @@ pub fn merge(request: &ScanRequest, sources: Vec<BatchStream>, context: &Context
         }
         (_, identities) => {
             let ranks = identities.as_ref().map(|list| ranks(list)).unwrap_or_default();
+            let schema = request.schema();
             let start = async move {
-                let merge = Merge::start(table, ranks, sources, context).await?;
+                let merge = Merge::start(table, schema?, ranks, sources, context).await?;
                 Ok::<_, Error>(stream::try_unfold(merge, |mut merge| async move {
                     let rows = merge.next().await?;
                     Ok(rows.map(|rows| (rows, merge)))
@@ -104,6 +109,8 @@ struct Cursor {
     /// First row and group of each run of equal groups.
     groups: Vec<(usize, u128)>,
     times: ScalarBuffer<i64>,
+    /// Of rows that do not tell by themselves what makes them equal.
+    hashes: Option<Decimal128Array>,
     at: usize,
     /// The batch's number, to tell slices of one batch.
     batch: u64,
@@ -144,32 +151,67 @@ impl Cursor {
 
 struct Merge {
     table: Table,
+    /// Columns that leave.
+    columns: usize,
     ranks: Ranks,
     cursors: Vec<Option<Cursor>>,
     heap: BinaryHeap<Reverse<(Key, usize)>>,
-    hasher: Option<RowHasher>,
+    equal_by: EqualBy,
     output: Output,
     context: Context,
     batches: u64,
     steps: u32,
 }
 
-impl Merge {
-    async fn start(table: Table, ranks: Ranks, sources: Vec<BatchStream>, context: Context) -> Result<Self> {
+/// What makes rows with one key equal.
+enum EqualBy {
+    /// The key alone.
+    Key,
+    /// Columns they have.
+    Columns(RowHasher),
+    /// The hash that comes with them.
+    Hash,
+}
+
+impl EqualBy {
+    fn of(table: Table, schema: &SchemaRef) -> Result<Self> {
         let spec = table.spec();
-        let by_time = |columns: &[&str]| {
-            columns.len() == 2
-                && columns
-                    .iter()
-                    .all(|name| spec.identity == Some(*name) || spec.time.is_some_and(|(time, _)| time == *name))
-        };
-        let hasher = if by_time(spec.unique_by) { None } else { Some(RowHasher::new(table)?) };
+        if spec.unique_by.iter().all(|name| is_key(spec, name)) {
+            return Ok(Self::Key);
+        }
+        Ok(match spec.unique_by.iter().all(|name| schema.index_of(name).is_ok()) {
+            true => Self::Columns(RowHasher::new(table, schema)?),
+            false => Self::Hash,
+        })
+    }
+
+    fn hash(&mut self, cursor: &Cursor, row: usize) -> Result<u128> {
+        match self {
+            Self::Key => Ok(0),
+            Self::Columns(hasher) => hasher.hash(&cursor.rows, row),
+            Self::Hash => {
+                let hash = cursor.hashes.as_ref().and_then(|hashes| hash_at(hashes, row));
+                hash.ok_or_else(|| Error::bug("a source does not tell what makes a row equal to another"))
+            }
+        }
+    }
+}
+
+impl Merge {
+    async fn start(
+        table: Table,
+        schema: SchemaRef,
+        ranks: Ranks,
+        sources: Vec<BatchStream>,
+        context: Context,
+    ) -> Result<Self> {
         let mut merge = Self {
             table,
+            columns: schema.fields().len(),
+            equal_by: EqualBy::of(table, &schema)?,
             ranks,
             cursors: Vec::new(),
             heap: BinaryHeap::new(),
-            hasher,
             output: Output::new(),
             context,
             batches: 0,
@@ -182,7 +224,8 @@ impl Merge {
             let Some((stream, rows)) = source else { continue };
             let held = merge.context.reserve(0)?;
             let empty = ScalarBuffer::from(Vec::new());
-            let mut cursor = Cursor { stream, rows, groups: Vec::new(), times: empty, at: 0, batch: 0, held };
+            let mut cursor =
+                Cursor { stream, rows, groups: Vec::new(), times: empty, hashes: None, at: 0, batch: 0, held };
             merge.index(&mut cursor)?;
             merge.heap.push(Reverse((cursor.key(), merge.cursors.len())));
             merge.cursors.push(Some(cursor));
@@ -195,6 +238,8 @@ impl Merge {
     fn index(&mut self, cursor: &mut Cursor) -> Result<()> {
         let spec = self.table.spec();
         let lacks = || Error::bug(format!("rows of `{}` lack a key column", spec.name));
+        let (rows, hashes) = split(cursor.rows.clone(), self.columns)?;
+        (cursor.rows, cursor.hashes) = (rows, hashes);
         let (time, _) = spec.time.ok_or_else(lacks)?;
         let times = cursor.rows.column_by_name(time).and_then(|array| array.as_primitive_opt::<Int64Type>());
         cursor.times = times.ok_or_else(lacks)?.values().clone();
@@ -303,11 +348,7 @@ impl Merge {
             loop {
                 let end = cursor.end_of(key);
                 for row in cursor.at..end {
-                    let hash = match &mut self.hasher {
-                        Some(hasher) => hasher.hash(&cursor.rows, row)?,
-                        None => 0,
-                    };
-                    if seen.insert(hash) {
+                    if seen.insert(self.equal_by.hash(&cursor, row)?) {
                         self.output.push(&cursor, row..row + 1)?;
                     }
                 }

@@ -7,9 +7,10 @@ mod conjunct;
 pub mod memory;
 pub mod merge;
 pub(crate) mod open;
-mod prune;
+pub(crate) mod prune;
 pub mod read;
-mod rows;
+pub(crate) mod repeats;
+pub(crate) mod rows;
 mod sort;
 
 use std::sync::Arc;

@@ -10,14 +10,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::{ProjectionMask, RowNumber};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
@@ -99,11 +100,23 @@ impl AsyncFileReader for BlockReader {
 /// should have been, and ends the stream.
 pub(crate) fn guarded(object: Path, open: impl Future<Output = Result<BatchStream>> + Send + 'static) -> BatchStream {
     let rows = AssertUnwindSafe(stream::once(open).try_flatten()).catch_unwind();
-    rows.map(move |rows| match rows {
-        Ok(rows) => rows,
-        Err(_) => Err(Error::corrupt(format!("the block `{object}` is damaged: reading it panicked"))),
-    })
-    .boxed()
+    rows.map(move |rows| rows.unwrap_or_else(|_| Err(panicked(&object)))).boxed()
+}
+
+/// What `opening` leads to, a panic being an error here, too.
+pub(crate) async fn guarded_opening<T>(object: &Path, opening: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    AssertUnwindSafe(opening).catch_unwind().await.unwrap_or_else(|_| Err(panicked(object)))
+}
+
+fn panicked(object: &Path) -> Error {
+    Error::corrupt(format!("the block `{object}` is damaged: reading it panicked"))
+}
+
+/// What is read of a block.
+struct Reading<'a> {
+    footer: ArrowReaderMetadata,
+    ranges: &'a [Range<u64>],
+    places: Option<&'a [usize]>,
 }
 
 /// A block whose footer is read.
@@ -150,6 +163,11 @@ fn unreadable(object: &Path, source: ParquetError) -> Error {
 }
 
 impl Opened {
+    /// The block's object.
+    pub(crate) fn object(&self) -> &Path {
+        &self.reader.object
+    }
+
     pub(crate) fn footer(&self) -> &ParquetMetaData {
         self.footer.metadata()
     }
@@ -179,38 +197,69 @@ impl Opened {
 
     /// All rows in the columns of memory.
     pub(crate) fn all_rows(&self) -> Result<BatchStream> {
-        self.selected_rows(&[self.every_row()])
+        self.selected_rows(&[self.every_row()], None)
     }
 
-    /// The rows of `ranges`, which ascend and do not overlap, in the columns of memory.
-    pub(crate) fn selected_rows(&self, ranges: &[Range<u64>]) -> Result<BatchStream> {
-        let table = self.table;
+    /// The rows of `ranges`, which ascend and do not overlap, in the columns of memory at `places`; `None`: in all.
+    pub(crate) fn selected_rows(&self, ranges: &[Range<u64>], places: Option<&[usize]>) -> Result<BatchStream> {
+        self.rows_of(Reading { footer: self.footer.clone(), ranges, places })
+    }
+
+    /// Like [`Opened::selected_rows`], with each row's number in the block as one more column.
+    pub(crate) fn numbered_rows(&self, ranges: &[Range<u64>], places: Option<&[usize]>) -> Result<BatchStream> {
+        let number = Field::new("", DataType::Int64, false).with_extension_type(RowNumber);
+        let options = ArrowReaderOptions::new().with_schema(file_schema(self.table));
+        let footer = options
+            .with_virtual_columns(vec![Arc::new(number)])
+            .and_then(|options| ArrowReaderMetadata::try_new(Arc::clone(self.footer.metadata()), options))
+            .map_err(|source| unreadable(&self.reader.object, source))?;
+        self.rows_of(Reading { footer, ranges, places })
+    }
+
+    fn rows_of(&self, reading: Reading<'_>) -> Result<BatchStream> {
+        let (table, places) = (self.table, reading.places.map(<[usize]>::to_vec));
         let schema = (table.spec().schema)();
-        let columns: Vec<usize> = (0..self.footer.parquet_schema().num_columns()).collect();
-        let stream = self.stream(ranges, columns)?;
+        let schema = match &places {
+            Some(places) => Arc::new(schema.project(places)?),
+            None => schema,
+        };
+        if table != Table::Samples {
+            return self.stream(&reading.footer, reading.ranges, places.as_deref());
+        }
+        // The last column in memory is three in the file.
+        let value = schema.index_of(decimal::VALUE).ok();
+        let from_file = places.map(|places| match value {
+            Some(_) => [places.as_slice(), &decimal::BESIDE_VALUE].concat(),
+            None => places,
+        });
+        let Some(value) = value else { return self.stream(&reading.footer, reading.ranges, from_file.as_deref()) };
+        let stream = self.stream(&reading.footer, reading.ranges, from_file.as_deref())?;
         Ok(stream
             .map(move |rows| {
                 let rows = rows?;
-                match table {
-                    Table::Samples => {
-                        let columns = rows.columns()[..3].iter().cloned().chain([decimal::unpack(&rows)?]).collect();
-                        Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
-                    }
-                    _ => Ok(rows),
-                }
+                let columns = rows.columns()[..value].iter().cloned().chain([decimal::unpack(&rows)?]).collect();
+                Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
             })
             .boxed())
     }
 
-    /// The leaf columns `columns` of the rows of `ranges`, as the file has them.
-    fn stream(&self, ranges: &[Range<u64>], columns: Vec<usize>) -> Result<BatchStream> {
+    /// The columns at the places `columns` of the file, or all, of the rows of `ranges`, as the file has them.
+    fn stream(
+        &self,
+        footer: &ArrowReaderMetadata,
+        ranges: &[Range<u64>],
+        columns: Option<&[usize]>,
+    ) -> Result<BatchStream> {
         let total = usize::try_from(self.rows()).map_err(|_| Error::corrupt("a block has too many rows"))?;
         let place = |row: u64| usize::try_from(row).unwrap_or(total).min(total);
         let ranges = ranges.iter().map(|range| place(range.start)..place(range.end));
         let selection = RowSelection::from_consecutive_ranges(ranges, total);
-        let mask = ProjectionMask::leaves(self.footer.parquet_schema(), columns);
+        let mask = match columns {
+            Some(columns) => ProjectionMask::roots(footer.parquet_schema(), columns.iter().copied()),
+            None => ProjectionMask::all(),
+        };
         let object = self.reader.object.clone();
-        let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.footer.clone())
+        let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), footer.clone())
             .with_projection(mask)
             .with_batch_size(BATCH_ROWS)
             .with_row_selection(selection)
@@ -251,8 +300,9 @@ impl Opened {
     async fn rebuild_directory(&self) -> Result<Directory> {
         let (identity, time) =
             columns(self.table).ok_or_else(|| Error::bug("this table's blocks have no directories"))?;
-        let leaves = [identity, time].iter().filter_map(|name| self.leaf(name)).collect();
-        let mut stream = self.stream(&[self.every_row()], leaves)?;
+        let schema = (self.table.spec().schema)();
+        let places = [identity, time].map(|name| schema.index_of(name)).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut stream = self.selected_rows(&[self.every_row()], Some(&places))?;
         let mut directory = Directory::default();
         while let Some(rows) = stream.try_next().await? {
             directory.extend_from(self.table, &rows)?;

@@ -11,6 +11,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
 use super::ScanRequest;
+use super::repeats::Extent;
 use crate::error::{Error, Result};
 use crate::index::directory::Directory;
 use crate::model::span::TraceId;
@@ -80,8 +81,13 @@ pub(crate) struct Rows {
     pub(crate) all_inside: bool,
 }
 
-/// The runs of a directory that belong to the request's identities and overlap its times.
-pub(crate) fn runs(directory: &Directory, ranks: &Ranks, bounds: Bounds) -> Result<Rows> {
+/// The runs of a directory that belong to the request's identities and overlap its times; `noted` learns their times.
+pub(crate) fn runs(
+    directory: &Directory,
+    ranks: &Ranks,
+    bounds: Bounds,
+    mut noted: Option<&mut Extent>,
+) -> Result<Rows> {
     let mut kept = Rows { ranges: Vec::new(), all_inside: true };
     let mut last_rank = None;
     for run in directory.runs() {
@@ -93,13 +99,16 @@ pub(crate) fn runs(directory: &Directory, ranks: &Ranks, bounds: Bounds) -> Resu
         if bounds.overlaps(run.first, run.last) {
             kept.all_inside &= bounds.covers(run.first, run.last);
             push(&mut kept.ranges, run.first_row..run.first_row + u64::from(run.rows));
+            if let Some(extent) = &mut noted {
+                extent.push(run.identity, Bounds { first: run.first, last: run.last });
+            }
         }
     }
     Ok(kept)
 }
 
 /// Adds a range behind the others, joined with its neighbour.
-fn push(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
+pub(super) fn push(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
     match ranges.last_mut() {
         Some(last) if last.end == range.start => last.end = range.end,
         _ if range.is_empty() => {}

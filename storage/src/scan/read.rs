@@ -3,6 +3,7 @@
 //! Owns: the way from a snapshot to sorted streams, and the exact filter at its end. Does not own: proofs that rows
 //! need not be read (`prune`), the order across streams (`merge`).
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,10 +11,13 @@ use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Int64Type;
+use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::open::{Opened, guarded, open_block};
+use super::open::{Opened, guarded, guarded_opening, open_block};
 use super::prune::{self, Bounds, Ranks};
+use super::repeats::{Asked, Extent, Overlap, overlaps, unique_places, with_hashes};
+use super::rows::RowHasher;
 use super::{BatchStream, ScanRequest};
 use crate::context::{Context, Stats};
 use crate::error::{Error, Result};
@@ -25,9 +29,12 @@ use crate::table::{Block, Snapshot, TenantTables};
 /// More traces than this are not looked up in bloom filters: one of them is in any file.
 const BLOOM_LOOKUPS_MAX: usize = 64;
 
-/// One stream for each block of `snapshot` that may hold rows of `request`, oldest block first: the rows the
-/// request asks for, exactly, in the table's in-memory schema and in the order of the request. Blocks are opened
-/// when their stream is first polled.
+/// Blocks that are opened at the same time.
+const OPENINGS_MAX: usize = 16;
+
+/// One stream for each block of `snapshot` that holds rows of `request`, oldest block first: the rows the request asks
+/// for, exactly, in its schema (all columns, for tables sorted by text) and order. Rows that another block may repeat
+/// say so (`repeats`).
 /// `request.identities` must be given for tables that are sorted by identity: the caller resolves "all" first.
 pub async fn block_streams(
     tables: &Arc<TenantTables>,
@@ -35,15 +42,35 @@ pub async fn block_streams(
     request: &ScanRequest,
     context: &Context,
 ) -> Result<Vec<BatchStream>> {
+    let blocks = open_blocks(tables, snapshot, request, context).await?;
+    let extents: Vec<Extent> = blocks.iter().map(BlockSource::extent).collect();
+    let overlaps = overlaps(request, extents, context)?;
+    Ok(blocks.into_iter().zip(overlaps).map(|(block, overlap)| block.into_stream(overlap, context)).collect())
+}
+
+/// Opens the blocks of `snapshot` that hold rows of `request`, oldest first, and finds out which of their rows.
+pub(crate) async fn open_blocks(
+    tables: &Arc<TenantTables>,
+    snapshot: &Snapshot,
+    request: &ScanRequest,
+    context: &Context,
+) -> Result<Vec<BlockSource>> {
     context.check()?;
     let Some(wanted) = Wanted::new(request)? else { return Ok(Vec::new()) };
     let wanted = Arc::new(wanted);
-    let streams = prune::blocks(snapshot, request).into_iter().map(|block| {
-        let (tables, wanted, context) = (Arc::clone(tables), Arc::clone(&wanted), context.clone());
-        let object = block_object(tables.tenant(), wanted.table, &block.path);
-        guarded(object, async move { open(&tables, &block, &wanted, &context).await })
-    });
-    Ok(streams.collect())
+    let openings: Vec<BoxFuture<'static, Result<Option<BlockSource>>>> = prune::blocks(snapshot, request)
+        .into_iter()
+        .map(|block| {
+            let (tables, wanted, context) = (Arc::clone(tables), Arc::clone(&wanted), context.clone());
+            async move {
+                let object = block_object(tables.tenant(), wanted.table, &block.path);
+                guarded_opening(&object, open(&tables, &block, &wanted, &context)).await
+            }
+            .boxed()
+        })
+        .collect();
+    let opened = stream::iter(openings).buffered(OPENINGS_MAX);
+    opened.try_filter_map(|block| std::future::ready(Ok(block))).try_collect().await
 }
 
 /// The request in the terms of columns.
@@ -52,6 +79,9 @@ struct Wanted {
     bounds: Bounds,
     ranks: Ranks,
     traces: Option<Vec<TraceId>>,
+    /// Places in the table's schema; `None`: all.
+    columns: Option<Vec<usize>>,
+    asked: Asked,
 }
 
 impl Wanted {
@@ -83,7 +113,8 @@ impl Wanted {
             }
             _ => None,
         };
-        Ok(Some(Self { table, bounds, ranks, traces }))
+        let columns = if table.spec().sort_by == SortBy::Text { None } else { request.projection() };
+        Ok(Some(Self { table, bounds, ranks, traces, columns, asked: Asked::of(request) }))
     }
 }
 
@@ -93,14 +124,32 @@ pub(super) fn ranks(list: &[crate::model::identity::IdentityId]) -> Ranks {
     places.map(|(identity, place)| (identity.to_column(), place)).collect()
 }
 
-async fn open(tables: &TenantTables, block: &Block, wanted: &Wanted, context: &Context) -> Result<BatchStream> {
+/// A block with the rows that are wanted of it.
+pub(crate) struct BlockSource {
+    opened: Opened,
+    wanted: Arc<Wanted>,
+    /// Ascending, not empty.
+    ranges: Vec<Range<u64>>,
+    /// Whether the rows need no test.
+    all_inside: bool,
+    extent: Extent,
+}
+
+async fn open(
+    tables: &TenantTables,
+    block: &Block,
+    wanted: &Arc<Wanted>,
+    context: &Context,
+) -> Result<Option<BlockSource>> {
     context.check()?;
     Stats::add(&context.stats.blocks, 1);
     let opened = open_block(tables, wanted.table, block, Some(&context.stats)).await?;
+    let mut extent = Extent::default();
     let (ranges, all_inside) = match wanted.table.spec().sort_by {
         SortBy::Identity => {
             let directory = opened.directory(tables, block).await?;
-            let rows = prune::runs(&directory, &wanted.ranks, wanted.bounds)?;
+            let noted = wanted.asked.anything().then_some(&mut extent);
+            let rows = prune::runs(&directory, &wanted.ranks, wanted.bounds, noted)?;
             (rows.ranges, rows.all_inside)
         }
         SortBy::Trace => {
@@ -108,8 +157,11 @@ async fn open(tables: &TenantTables, block: &Block, wanted: &Wanted, context: &C
                 Some(traces) => trace_ranges(&opened, traces).await?,
                 None => vec![opened.every_row()],
             };
-            let inside = wanted.bounds == Bounds { first: i64::MIN, last: i64::MAX } && wanted.traces.is_none();
-            (ranges, inside)
+            let all = Bounds { first: i64::MIN, last: i64::MAX };
+            if wanted.asked.anything() {
+                extent = Extent::of_traces(block.times.map_or(all, |(first, last)| Bounds { first, last }));
+            }
+            (ranges, wanted.bounds == all && wanted.traces.is_none())
         }
         SortBy::Text => (vec![opened.every_row()], true),
     };
@@ -118,19 +170,74 @@ async fn open(tables: &TenantTables, block: &Block, wanted: &Wanted, context: &C
         Some(leaf) if !all_inside => prune::pages_by_time(opened.footer(), leaf, &ranges, wanted.bounds),
         _ => ranges,
     };
-    if ranges.is_empty() {
-        return Ok(stream::empty().boxed());
+    let some = !ranges.is_empty();
+    Ok(some.then(|| BlockSource { opened, wanted: Arc::clone(wanted), ranges, all_inside, extent }))
+}
+
+impl BlockSource {
+    /// What it holds, if the request makes that matter.
+    pub(crate) fn extent(&self) -> Extent {
+        self.extent.clone()
     }
-    let rows = opened.selected_rows(&ranges)?;
-    let (context, bounds, traces) = (context.clone(), wanted.bounds, wanted.traces.clone());
-    let filtered = rows.try_filter_map(move |rows| {
-        let kept = context.check().and_then(|()| match time {
-            Some((name, _)) if !all_inside => keep(rows, name, bounds, traces.as_deref()),
-            _ => Ok(rows),
+
+    /// The rows; those in `overlap` with what makes them equal to others.
+    pub(crate) fn into_stream(self, overlap: Overlap, context: &Context) -> BatchStream {
+        let (object, context) = (self.opened.object().clone(), context.clone());
+        guarded(object, std::future::ready(self.rows(overlap, context)))
+    }
+
+    fn rows(self, overlap: Overlap, context: Context) -> Result<BatchStream> {
+        let Self { opened, wanted, ranges, all_inside, .. } = self;
+        let hashed = wanted.asked.hashes && !overlap.is_empty();
+        let rows = match hashed {
+            true => opened.numbered_rows(&ranges, wanted.columns.as_deref())?,
+            false => opened.selected_rows(&ranges, wanted.columns.as_deref())?,
+        };
+        let exact = Arc::clone(&wanted);
+        let filtered = rows.try_filter_map(move |rows| {
+            let kept = context.check().and_then(|()| if all_inside { Ok(rows) } else { keep(rows, &exact) });
+            std::future::ready(kept.map(|rows| (rows.num_rows() > 0).then_some(rows)))
         });
-        std::future::ready(kept.map(|rows| (rows.num_rows() > 0).then_some(rows)))
-    });
-    Ok(filtered.boxed())
+        if !hashed {
+            return Ok(filtered.boxed());
+        }
+        let (opened, overlap) = (Arc::new(opened), Arc::new(overlap));
+        let hash = move |rows| hashed_rows(Arc::clone(&opened), wanted.table, Arc::clone(&overlap), rows);
+        Ok(filtered.and_then(hash).boxed())
+    }
+}
+
+/// `numbered` with the hashes of rows in `overlap` instead of the rows' numbers. The columns that tell rows apart are
+/// read of these rows only.
+async fn hashed_rows(
+    opened: Arc<Opened>,
+    table: Table,
+    overlap: Arc<Overlap>,
+    numbered: RecordBatch,
+) -> Result<RecordBatch> {
+    let last = numbered.num_columns().saturating_sub(1);
+    let numbers = numbered.column(last).as_primitive_opt::<Int64Type>();
+    let numbers = numbers.ok_or_else(|| Error::bug("rows lack their numbers"))?.values();
+    let rows = numbered.project(&(0..last).collect::<Vec<_>>())?;
+    let may_repeat = overlap.of_rows(table, &rows)?;
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for (number, _) in numbers.iter().zip(&may_repeat).filter(|(_, may)| **may) {
+        let number = u64::try_from(*number).map_err(|_| Error::corrupt("a row of a block has a negative number"))?;
+        prune::push(&mut ranges, number..number + 1);
+    }
+    if ranges.is_empty() {
+        return Ok(rows);
+    }
+    let mut hashes: VecDeque<u128> = VecDeque::new();
+    let mut telling = opened.selected_rows(&ranges, Some(&unique_places(table)))?;
+    while let Some(batch) = telling.try_next().await? {
+        let mut hasher = RowHasher::new(table, batch.schema_ref())?;
+        for row in 0..batch.num_rows() {
+            hashes.push_back(hasher.hash(&batch, row)?);
+        }
+    }
+    let of_rows = may_repeat.iter().map(|may| if *may { hashes.pop_front() } else { None }).collect();
+    with_hashes(&rows, of_rows)
 }
 
 /// Rows that may belong to `traces`: row groups by statistics and bloom filter, then pages.
@@ -159,16 +266,17 @@ async fn trace_ranges(opened: &Opened, traces: &[TraceId]) -> Result<Vec<Range<u
     Ok(prune::pages_by_trace(opened.footer(), leaf, &ranges, traces))
 }
 
-/// The rows inside `bounds` and, for spans, of `traces`.
-fn keep(rows: RecordBatch, time: &str, bounds: Bounds, traces: Option<&[TraceId]>) -> Result<RecordBatch> {
+/// The rows that `wanted` names, exactly.
+fn keep(rows: RecordBatch, wanted: &Wanted) -> Result<RecordBatch> {
+    let Some((time, _)) = wanted.table.spec().time else { return Ok(rows) };
     let times = rows.column_by_name(time).and_then(|array| array.as_primitive_opt::<Int64Type>());
     let times = times.ok_or_else(|| Error::bug("rows lack their time column"))?.values();
-    let mut mask = BooleanBuffer::collect_bool(times.len(), |row| bounds.contains(times[row]));
-    if let Some(traces) = traces {
+    let mut mask = BooleanBuffer::collect_bool(times.len(), |row| wanted.bounds.contains(times[row]));
+    if let Some(traces) = &wanted.traces {
         let ids = rows.column_by_name("trace_id").and_then(|array| array.as_binary_opt::<i32>());
         let ids = ids.ok_or_else(|| Error::bug("spans lack their trace ids"))?;
-        let wanted = |row: usize| traces.binary_search_by(|trace| trace.as_slice().cmp(ids.value(row))).is_ok();
-        mask = &mask & &BooleanBuffer::collect_bool(ids.len(), wanted);
+        let named = |row: usize| traces.binary_search_by(|trace| trace.as_slice().cmp(ids.value(row))).is_ok();
+        mask = &mask & &BooleanBuffer::collect_bool(ids.len(), named);
     }
     match mask.count_set_bits() {
         n if n == rows.num_rows() => Ok(rows),

@@ -4,7 +4,7 @@
 //! (`TableSpec::unique_by`).
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
+use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, Schema};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::{Error, Result};
@@ -13,19 +13,19 @@ use crate::signal::Table;
 
 /// Hashes the unique columns of rows. 128 bits, so that unequal rows never collide in practice; doubles by their
 /// bits, maps by their pairs in any order, null unlike any value.
-pub(super) struct RowHasher {
+pub(crate) struct RowHasher {
     columns: Vec<usize>,
     content: Vec<u8>,
 }
 
 impl RowHasher {
-    pub(super) fn new(table: Table) -> Result<Self> {
-        let schema = (table.spec().schema)();
+    /// For rows of `table` in `schema`, which has all unique columns.
+    pub(crate) fn new(table: Table, schema: &Schema) -> Result<Self> {
         let columns = table.spec().unique_by.iter().map(|name| schema.index_of(name));
         Ok(Self { columns: columns.collect::<Result<_, _>>()?, content: Vec::new() })
     }
 
-    pub(super) fn hash(&mut self, rows: &RecordBatch, row: usize) -> Result<u128> {
+    pub(crate) fn hash(&mut self, rows: &RecordBatch, row: usize) -> Result<u128> {
         self.content.clear();
         for &column in &self.columns {
             append(&mut self.content, rows.column(column), row)?;

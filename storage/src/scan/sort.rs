@@ -17,6 +17,17 @@ use crate::signal::{SortBy, Table, TimeUnit};
 /// Sorts `rows` of a table as its blocks are sorted and drops duplicates (the first stays); the sort is stable.
 /// `rank` gives the place of an identity's column value in label order; not used for spans and metadata.
 pub fn sort_rows(table: Table, rows: &RecordBatch, rank: &dyn Fn(i64) -> u64) -> Result<RecordBatch> {
+    let mut hasher = RowHasher::new(table, rows.schema_ref())?;
+    sort_hashed(table, rows, rank, &mut |row| hasher.hash(rows, row))
+}
+
+/// Like [`sort_rows`] for rows that may lack columns that tell them apart: `hash` gives what these come to.
+pub(crate) fn sort_hashed(
+    table: Table,
+    rows: &RecordBatch,
+    rank: &dyn Fn(i64) -> u64,
+    hash: &mut dyn FnMut(usize) -> Result<u128>,
+) -> Result<RecordBatch> {
     let mut order: Vec<u32> = (0..row_count(rows)?).collect();
     let equal: Vec<bool> = match table.spec().sort_by {
         SortBy::Text => {
@@ -31,7 +42,6 @@ pub fn sort_rows(table: Table, rows: &RecordBatch, rank: &dyn Fn(i64) -> u64) ->
             order.windows(2).map(|pair| keys[pair[0] as usize] == keys[pair[1] as usize]).collect()
         }
     };
-    let mut hasher = RowHasher::new(table)?;
     let mut seen: HashSet<u128, ahash::RandomState> = HashSet::default();
     let mut kept = Vec::with_capacity(order.len());
     for (at, &row) in order.iter().enumerate() {
@@ -39,7 +49,7 @@ pub fn sort_rows(table: Table, rows: &RecordBatch, rank: &dyn Fn(i64) -> u64) ->
         if !with_last {
             seen.clear();
         }
-        if !(with_last || with_next) || seen.insert(hasher.hash(rows, row as usize)?) {
+        if !(with_last || with_next) || seen.insert(hash(row as usize)?) {
             kept.push(row);
         }
     }

@@ -28,6 +28,11 @@ const POWERS: [f64; SCALE_MAX as usize + 1] = [
     1e21, 1e22,
 ];
 
+/// The column that a file may hold as decimals, the last one in memory.
+pub(crate) const VALUE: &str = "value";
+/// The places of mantissa and scale in a file.
+pub(crate) const BESIDE_VALUE: [usize; 2] = [4, 5];
+
 /// The columns of `samples` in a file.
 pub(super) fn file_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![

@@ -18,6 +18,11 @@ pub const ERROR_DETAILS: &str = "__error_details__";
 /// What a clashing name gets.
 pub(super) const DUPLICATE_SUFFIX: &str = "_extracted";
 
+/// The name that gave way for this one, if it is such a name.
+pub fn base_name(name: &str) -> Option<&str> {
+    name.strip_suffix(DUPLICATE_SUFFIX)
+}
+
 /// Where a label comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Category {

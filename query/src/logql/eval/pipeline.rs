@@ -93,6 +93,17 @@ impl Pipeline {
         self.stages.is_empty()
     }
 
+    /// Whether a stage looks at the line.
+    pub fn reads_line(&self) -> bool {
+        let of_stage = |stage: &Stage| match stage {
+            Stage::Line(_) | Stage::Parse(_) | Stage::Unpack | Stage::LineFormat(_) | Stage::Decolorize => true,
+            // A template may name the line.
+            Stage::LabelFormat(list) => list.iter().any(|(_, source)| matches!(source, Source::Template(_))),
+            Stage::Filter(_) | Stage::Drop(_) | Stage::Keep(_) => false,
+        };
+        !self.prefix.is_empty() || self.stages.iter().any(of_stage)
+    }
+
     /// Whether a filter names a failure: then failed entries are asked for.
     pub fn asks_for_errors(&self) -> bool {
         let mut names = Needs::Names(std::collections::BTreeSet::new());

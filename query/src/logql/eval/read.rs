@@ -9,14 +9,16 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use futures::StreamExt;
 use hashbrown::HashMap;
+use storage::model::batch::DETECTED_LEVEL;
 use storage::model::columns::EntryColumns;
 use storage::model::identity::IdentityId;
+use storage::model::padding::Padding;
 use storage::model::time::TimeRange;
 use storage::scan::ScanRequest;
 use storage::signal::{Signal, Table};
 use storage::{Context, Scan};
 
-use super::labels::LabelSet;
+use super::labels::{LabelSet, Needs, base_name};
 use super::pipeline::Row;
 use crate::error::Result;
 use crate::logql::plan::LogPlan;
@@ -86,14 +88,48 @@ impl<'q> Source<'q> {
         if self.ids.is_empty() || range.is_empty() {
             return Ok(());
         }
-        let request = ScanRequest { identities: Some(Arc::clone(&self.ids)), ..ScanRequest::all(Table::Logs, range) };
+        let request = ScanRequest {
+            identities: Some(Arc::clone(&self.ids)),
+            columns: Some(self.columns()),
+            ..ScanRequest::all(Table::Logs, range)
+        };
         let mut batches = self.scan.scan(request, self.context).await?;
+        let mut padding = Padding::new(Table::Logs);
         while let Some(batch) = batches.next().await {
             self.context.check()?;
-            self.batch(&batch?, visitor, cost)?;
+            self.batch(&padding.pad(&batch?)?, visitor, cost)?;
             visitor.batch_done()?;
         }
         Ok(())
+    }
+
+    /// The columns that anything reads.
+    fn columns(&self) -> Arc<[&'static str]> {
+        let mut columns = Vec::new();
+        columns.extend(self.plan.reads_line.then_some("line"));
+        if self.may_show(DETECTED_LEVEL) {
+            columns.push("severity");
+        }
+        // What is no id stands in the map under the same name.
+        for id in ["trace_id", "span_id"] {
+            columns.extend(self.may_show(id).then_some(id));
+        }
+        let beside = |name: &str| name != DETECTED_LEVEL && self.may_show(name);
+        let any = match &self.plan.needs {
+            Needs::All => true,
+            Needs::Names(names) => names.iter().any(|name| beside(name) || base_name(name).is_some_and(beside)),
+        };
+        columns.extend(any.then_some("metadata"));
+        columns.into()
+    }
+
+    /// Whether structured metadata of this name can be seen, under its own name or, where the stream has it, another.
+    fn may_show(&self, name: &str) -> bool {
+        let Needs::Names(needed) = &self.plan.needs else { return true };
+        let in_stream = |labels: &Vec<(String, String)>| labels.iter().any(|(label, _)| label == name);
+        let renamed = || needed.iter().any(|other| base_name(other) == Some(name));
+        (needed.contains(name) && !self.streams.values().all(in_stream))
+            || (renamed() && self.streams.values().any(in_stream))
     }
 
     fn batch(&self, batch: &RecordBatch, visitor: &mut impl Visitor, cost: &mut Cost) -> Result<()> {

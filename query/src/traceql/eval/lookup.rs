@@ -15,6 +15,7 @@ use super::super::ast::{Intrinsic, Reference, Root, Spansets, Stage};
 use super::super::plan::Plan;
 use super::super::{FilteredTrace, Trace, TraceFilter};
 use super::pipeline::spanset;
+use super::reads::Reads;
 use super::stream::{Window, each_trace};
 use crate::error::{Error, Kind, Result};
 
@@ -100,7 +101,7 @@ pub async fn filtered_trace(
         let message = format!("invalid TraceQL filter: {} belongs to a trace, not to a span", mention.reference);
         return Err(Error::new(Kind::Parse, message));
     }
-    let window = Window { range: Some(around(range)), whole: false, traces: Some(vec![id]) };
+    let window = Window { range: Some(around(range)), whole: false, traces: Some(vec![id]), reads: Reads::All };
     let mut found = None;
     each_trace(scan, &window, &plan.resource_keys, context, &mut |trace| {
         let all: Vec<u32> = (0..trace.len()).map(|span| u32::try_from(span).unwrap_or(u32::MAX)).collect();

@@ -7,6 +7,7 @@ pub mod field;
 pub mod lookup;
 pub mod metrics;
 pub mod pipeline;
+pub mod reads;
 pub mod search;
 pub mod stream;
 pub mod tags;

@@ -14,11 +14,14 @@ use super::super::ast::{Attribute, AttributeScope, BinaryOp, Intrinsic, Referenc
 use super::super::plan::{Condition, Mention, Plan, Source};
 use super::super::{FoundSpan, FoundTrace, SearchAnswer, SearchParams, ServiceStats, SpanSet};
 use super::pipeline::{Group, run};
+use super::reads::Reads;
 use super::stream::{Window, each_trace};
 use super::trace::{SpanAt, Trace};
 use super::value::{Val, holds};
 use crate::error::Result;
 
+/// What answers show of any found trace; legacy search looks at some of it.
+const SHOWN: [&str; 4] = ["service_name", "name", "status_code", "span_id"];
 /// What stands for the service of a trace whose root is missing.
 const NO_ROOT: &str = "<root span not yet received>";
 
@@ -52,7 +55,8 @@ async fn collect(
     context: &Context,
     look: Look<'_>,
 ) -> Result<SearchAnswer> {
-    let window = Window { range: params.range, whole: true, traces: plan.traces.clone() };
+    let reads = Reads::of(plan).and(&SHOWN);
+    let window = Window { range: params.range, whole: true, traces: plan.traces.clone(), reads };
     let mut answer = SearchAnswer::default();
     // By start, the oldest first; the id keeps traces of equal start apart.
     let mut newest: BTreeMap<(i64, Reverse<TraceId>), FoundTrace> = BTreeMap::new();

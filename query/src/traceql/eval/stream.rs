@@ -13,11 +13,14 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::StreamExt;
 use storage::model::columns::SpanColumns;
+use storage::model::padding::Padding;
 use storage::model::span::TraceId;
 use storage::model::time::{NS_PER_S, TimeRange};
 use storage::scan::BatchStream;
+use storage::scan::merge::batch_bytes;
 use storage::{Context, Scan, ScanRequest, Signal, Table};
 
+use super::reads::Reads;
 use super::trace::{Piece, Resources, Trace};
 use crate::error::Result;
 
@@ -41,6 +44,8 @@ pub struct Window {
     pub whole: bool,
     /// Only these.
     pub traces: Option<Vec<TraceId>>,
+    /// Columns of their spans.
+    pub reads: Reads,
 }
 
 /// Calls `visit` for each trace of `window`, in no order that means anything.
@@ -52,6 +57,8 @@ pub async fn each_trace(
     visit: &mut (dyn FnMut(&Trace<'_>) -> Result<()> + Send),
 ) -> Result<()> {
     let traces = window.traces.clone().map(Arc::new);
+    let reads = if window.whole { window.reads.clone().and_summary() } else { window.reads.clone() };
+    let from = From { scan, columns: reads.columns(), context };
     let (Some(range), true, None) = (window.range, window.whole, &traces) else {
         let first = match window.range {
             Some(range) if window.whole => widened(range, TRACE_SPAN_MAX_NS, TRACE_SPAN_MAX_NS),
@@ -60,7 +67,7 @@ pub async fn each_trace(
         };
         let resources = resources(scan, first, resource_keys, context).await?;
         let wanted = window.range.filter(|_| window.whole);
-        return read(scan, first, traces, &resources, context, &mut |trace| match wanted {
+        return read(&from, first, traces, &resources, &mut |trace| match wanted {
             Some(range) if !overlaps(range, trace) => Ok(()),
             _ => visit(trace),
         })
@@ -70,7 +77,7 @@ pub async fn each_trace(
     let near_resources = resources(scan, near, resource_keys, context).await?;
     let mut again: Vec<TraceId> = Vec::new();
     let mut held = context.reserve(0)?;
-    read(scan, near, None, &near_resources, context, &mut |trace| {
+    read(&from, near, None, &near_resources, &mut |trace| {
         if !overlaps(range, trace) {
             return Ok(());
         }
@@ -88,7 +95,7 @@ pub async fn each_trace(
     let far = widened(range, TRACE_SPAN_MAX_NS, TRACE_SPAN_MAX_NS);
     let far_resources = resources(scan, far, resource_keys, context).await?;
     for some in again.chunks(AGAIN_MAX) {
-        read(scan, far, Some(Arc::new(some.to_vec())), &far_resources, context, visit).await?;
+        read(&from, far, Some(Arc::new(some.to_vec())), &far_resources, visit).await?;
     }
     Ok(())
 }
@@ -115,19 +122,28 @@ async fn resources(scan: &dyn Scan, range: TimeRange, keys: &[String], context: 
     Ok(Resources::new(identities, keys))
 }
 
+/// Where spans come from, and what of them.
+struct From<'q> {
+    scan: &'q dyn Scan,
+    columns: Option<Arc<[&'static str]>>,
+    context: &'q Context,
+}
+
 async fn read(
-    scan: &dyn Scan,
+    from: &From<'_>,
     range: TimeRange,
     traces: Option<Arc<Vec<TraceId>>>,
     resources: &Resources,
-    context: &Context,
     visit: &mut (dyn FnMut(&Trace<'_>) -> Result<()> + Send),
 ) -> Result<()> {
-    let request = ScanRequest { traces, ..ScanRequest::all(Table::Spans, range) };
+    let From { scan, columns, context } = from;
+    let request = ScanRequest { traces, columns: columns.clone(), ..ScanRequest::all(Table::Spans, range) };
     let mut stream: BatchStream = scan.scan(request, context).await?;
+    let mut padding = Padding::new(Table::Spans);
     let mut cutter = Cutter { open: Vec::new(), held: context.reserve(0)?, resources, context };
     while let Some(batch) = stream.next().await {
-        cutter.batch(&batch?, visit)?;
+        let batch = batch?;
+        cutter.batch(&padding.pad(&batch)?, batch_bytes(&batch), visit)?;
     }
     cutter.close(visit)
 }
@@ -141,7 +157,13 @@ struct Cutter<'r> {
 }
 
 impl Cutter<'_> {
-    fn batch(&mut self, batch: &RecordBatch, visit: &mut (dyn FnMut(&Trace<'_>) -> Result<()> + Send)) -> Result<()> {
+    /// `bytes` is what the batch takes.
+    fn batch(
+        &mut self,
+        batch: &RecordBatch,
+        bytes: usize,
+        visit: &mut (dyn FnMut(&Trace<'_>) -> Result<()> + Send),
+    ) -> Result<()> {
         let rows = batch.num_rows();
         if rows == 0 {
             return Ok(());
@@ -154,7 +176,7 @@ impl Cutter<'_> {
         if let Some(open_id) = self.open_id()? {
             if ids.value(0) == open_id {
                 from = run_end(0);
-                self.hold(batch.slice(0, from))?;
+                self.hold(batch.slice(0, from), bytes)?;
             }
             if from < rows {
                 self.close(visit)?;
@@ -163,7 +185,7 @@ impl Cutter<'_> {
         while from < rows {
             let to = run_end(from);
             if to == rows {
-                return self.hold(batch.slice(from, to - from));
+                return self.hold(batch.slice(from, to - from), bytes);
             }
             self.context.check()?;
             let piece = Piece { columns: &columns, rows: from..to };
@@ -180,9 +202,9 @@ impl Cutter<'_> {
         }
     }
 
-    fn hold(&mut self, rows: RecordBatch) -> Result<()> {
+    fn hold(&mut self, rows: RecordBatch, bytes: usize) -> Result<()> {
         // A slice keeps its whole batch alive.
-        self.held.grow(rows.get_array_memory_size())?;
+        self.held.grow(bytes)?;
         self.open.push(rows);
         Ok(())
     }

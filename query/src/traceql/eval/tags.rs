@@ -16,6 +16,7 @@ use super::super::plan::{Plan, Source, SpansetPlan};
 use super::super::{TagScope, TagValue};
 use super::completion::filter_of;
 use super::field::passes;
+use super::reads::Reads;
 use super::stream::{Window, each_trace};
 use super::trace::{SpanAt, Trace};
 use super::value::Val;
@@ -60,13 +61,15 @@ struct Spans {
     plan: Plan,
     filter: Option<SpansetPlan>,
     range: Option<TimeRange>,
+    /// Columns that are looked at beyond the plan's.
+    looks_at: Vec<&'static str>,
 }
 
 impl Spans {
-    fn new(filter: &str, range: Option<TimeRange>) -> Result<Self> {
+    fn new(filter: &str, range: Option<TimeRange>, looks_at: Vec<&'static str>) -> Result<Self> {
         let mut plan = Plan::default();
         let filter = filter_of(filter).map(|spansets| plan.compile_spansets(&spansets)).transpose()?;
-        Ok(Self { plan, filter, range })
+        Ok(Self { plan, filter, range, looks_at })
     }
 
     async fn each(
@@ -80,7 +83,8 @@ impl Spans {
             Some(range) if !whole => Some(TimeRange::new(range.start.saturating_sub(SPAN_LONGEST_NS), range.end)),
             range => range,
         };
-        let window = Window { range, whole, traces: None };
+        let reads = Reads::of(&self.plan).and(&["duration_ns"]).and(&self.looks_at);
+        let window = Window { range, whole, traces: None, reads };
         each_trace(scan, &window, &self.plan.resource_keys, context, &mut |trace| {
             for span in 0..trace.len() {
                 if self.wants(trace, span)? {
@@ -149,8 +153,9 @@ pub async fn tag_names(
     }
     if !names.is_empty() {
         let mut resources: HashSet<i64, ahash::RandomState> = HashSet::default();
+        let looks_at = names.keys().filter_map(|scope| column_of(*scope)).collect();
         let visit = &mut |at: &SpanAt<'_>| collect_names(at, &mut names, &mut resources);
-        Spans::new(filter, range)?.each(scan, context, visit).await?;
+        Spans::new(filter, range, looks_at)?.each(scan, context, visit).await?;
     }
     let mut answer: Vec<(TagScope, Vec<String>)> = names
         .into_iter()
@@ -161,6 +166,18 @@ pub async fn tag_names(
         answer.push((TagScope::Intrinsic, INTRINSIC_NAMES.map(str::to_owned).to_vec()));
     }
     Ok(answer)
+}
+
+/// The column that holds what has names in a scope.
+fn column_of(scope: TagScope) -> Option<&'static str> {
+    match scope {
+        TagScope::Resource => Some("resource_id"),
+        TagScope::Span => Some("attributes"),
+        TagScope::Event => Some("events"),
+        TagScope::Link => Some("links"),
+        TagScope::Instrumentation => Some("scope_attributes"),
+        TagScope::Intrinsic => None,
+    }
 }
 
 fn collect_names(
@@ -220,7 +237,7 @@ pub async fn tag_values(
         }
         _ => {}
     }
-    let mut spans = Spans::new(filter, range)?;
+    let mut spans = Spans::new(filter, range, Vec::new())?;
     let source = spans.plan.mention(&reference);
     let sources = match &source {
         Source::Any(name, slot) => vec![Source::Span(name.clone()), Source::Resource(*slot)],

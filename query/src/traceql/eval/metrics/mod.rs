@@ -17,6 +17,7 @@ use super::super::plan::{Plan, plan_metrics_query, queries_of};
 use super::super::print::duration_text;
 use super::super::{MetricsAnswer, MetricsLimits, MetricsParams, MetricsSeries};
 use super::pipeline::run;
+use super::reads::Reads;
 use super::stream::{Window, each_trace};
 use super::trace::SpanAt;
 use crate::error::{Error, Kind, Result};
@@ -183,11 +184,12 @@ impl Run<'_> {
         let (plan, parts) = plan_metrics_query(query)?;
         if let MetricsFunction::Compare { top, range, .. } = &query.function {
             let mut comparison = compare::Comparison::new(self.grid, *top, *range, &plan, self.context)?;
-            self.each_span(&plan, answer, &mut |at, interval| comparison.add(at, interval, &parts)).await?;
+            self.each_span(&plan, Reads::All, answer, &mut |at, interval| comparison.add(at, interval, &parts)).await?;
             return Ok(comparison.series());
         }
         let mut collector = Collector::new(self.grid, query, &parts, self.exemplars, self.series_max, self.context)?;
-        self.each_span(&plan, answer, &mut |at, interval| collector.add(at, interval, &parts)).await?;
+        let reads = if self.exemplars > 0 { Reads::of(&plan).and(&["name"]) } else { Reads::of(&plan) };
+        self.each_span(&plan, reads, answer, &mut |at, interval| collector.add(at, interval, &parts)).await?;
         if collector.overflowed() {
             answer.message =
                 Some(format!("the query gives more than {} series, a partial answer is returned", self.series_max));
@@ -199,11 +201,12 @@ impl Run<'_> {
     async fn each_span(
         &self,
         plan: &Plan,
+        reads: Reads,
         answer: &mut MetricsAnswer,
         visit: &mut (dyn for<'t> FnMut(&SpanAt<'t>, usize) -> Result<()> + Send),
     ) -> Result<()> {
-        let window =
-            Window { range: Some(self.grid.range_ns()), whole: plan.needs.whole_trace, traces: plan.traces.clone() };
+        let range = Some(self.grid.range_ns());
+        let window = Window { range, whole: plan.needs.whole_trace, traces: plan.traces.clone(), reads };
         each_trace(self.scan, &window, &plan.resource_keys, self.context, &mut |trace| {
             answer.inspected_traces += 1;
             answer.inspected_spans += trace.len() as u64;
