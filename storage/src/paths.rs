@@ -1,13 +1,14 @@
 //! Every object's path is made and parsed here.
 //!
 //! Owns: the layout of the store: `<tenant>/<table>/date=YYYY-MM-DD/<id>.parquet` for blocks,
-//! `<tenant>/<table>/_delta_log/…` for the table's log, `<tenant>/<table>/_index/<id>.dir` for directories.
+//! `<tenant>/<table>/_delta_log/…` for the table's log, `<tenant>/<table>/_index/<id>.<kind>` for sidecars.
 //! Does not own: what is inside.
 
 use object_store::path::Path;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::index::Sidecar;
 use crate::model::tenant::Tenant;
 use crate::model::time::Day;
 use crate::signal::Table;
@@ -20,7 +21,6 @@ pub const PARTITION: &str = "date";
 const SCHEME: &str = "tercet";
 
 const BLOCK_SUFFIX: &str = ".parquet";
-const DIRECTORY_SUFFIX: &str = ".dir";
 const INDEX_FOLDER: &str = "_index";
 
 /// The folder of a table.
@@ -48,11 +48,11 @@ pub fn block_object(tenant: &Tenant, table: Table, block: &str) -> Path {
     path
 }
 
-/// The whole path of the directory beside a block.
-pub fn directory_object(tenant: &Tenant, table: Table, block: &str) -> Path {
+/// The whole path of a sidecar beside a block.
+pub fn sidecar_object(tenant: &Tenant, table: Table, block: &str, sidecar: Sidecar) -> Path {
     let file = block.rsplit('/').next().unwrap_or(block);
     let stem = file.strip_suffix(BLOCK_SUFFIX).unwrap_or(file);
-    self::table(tenant, table).join(INDEX_FOLDER).join(format!("{stem}{DIRECTORY_SUFFIX}"))
+    self::table(tenant, table).join(INDEX_FOLDER).join(format!("{stem}{}", sidecar.suffix()))
 }
 
 #[cfg(test)]
@@ -69,7 +69,7 @@ mod tests {
             "team-a/samples/date=2026-01-05/00000000-0000-0000-0000-000000000000.parquet"
         );
         assert_eq!(
-            directory_object(&tenant, Table::Samples, &block).as_ref(),
+            sidecar_object(&tenant, Table::Samples, &block, Sidecar::Directory).as_ref(),
             "team-a/samples/_index/00000000-0000-0000-0000-000000000000.dir"
         );
         assert_eq!(table_url(&tenant, Table::Logs).expect("parses").as_str(), "tercet:///team-a/logs/");

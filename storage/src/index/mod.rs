@@ -1,5 +1,74 @@
 //! Sidecar indexes: derived data beside the blocks.
 //!
+//! Owns: which sidecars a table's blocks have, and building them while rows pass. Does not own: where they lie
+//! (`paths`), loading them (`scan`).
+//!
 //! Invariant: deleting a sidecar changes speed, never an answer.
 
 pub mod directory;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::signal::Table;
+use directory::Directory;
+
+/// A kind of sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sidecar {
+    /// Where the rows of each identity stand.
+    Directory,
+}
+
+impl Sidecar {
+    /// All kinds.
+    pub const ALL: [Self; 1] = [Self::Directory];
+
+    /// How the names of such objects end.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Directory => ".dir",
+        }
+    }
+
+    /// Whether the blocks of `table` have one.
+    pub fn applies(self, table: Table) -> bool {
+        match self {
+            Self::Directory => directory::columns(table).is_some(),
+        }
+    }
+}
+
+/// Builds the sidecars of one block while its rows pass in their order.
+pub struct Builder {
+    table: Table,
+    directory: Option<Directory>,
+}
+
+/// The sidecars of one block.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// To be written beside the block.
+    pub objects: Vec<(Sidecar, Bytes)>,
+    /// The directory once more, for the cache.
+    pub directory: Option<Directory>,
+}
+
+impl Builder {
+    /// For a block of `table`.
+    pub fn new(table: Table) -> Self {
+        Self { table, directory: Sidecar::Directory.applies(table).then(Directory::default) }
+    }
+
+    /// Adds the rows of a batch in the columns of memory, which follow those added before.
+    pub fn observe(&mut self, rows: &RecordBatch) -> Result<()> {
+        self.directory.as_mut().map_or(Ok(()), |directory| directory.extend_from(self.table, rows))
+    }
+
+    /// What was built of all rows.
+    pub fn finish(self) -> Built {
+        let directory = self.directory.as_ref().map(|directory| (Sidecar::Directory, directory.encode()));
+        Built { objects: directory.into_iter().collect(), directory: self.directory }
+    }
+}

@@ -25,6 +25,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use super::BatchStream;
 use crate::context::Stats;
 use crate::error::{Error, Kind, Result};
+use crate::index::Sidecar;
 use crate::index::directory::{Directory, columns};
 use crate::paths;
 use crate::signal::Table;
@@ -270,7 +271,7 @@ impl Opened {
 
     /// The directory of the block: cached, or read, or rebuilt from its rows.
     pub(crate) async fn directory(&self, tables: &TenantTables, block: &Block) -> Result<Arc<Directory>> {
-        let object = paths::directory_object(tables.tenant(), self.table, &block.path);
+        let object = paths::sidecar_object(tables.tenant(), self.table, &block.path, Sidecar::Directory);
         if let Some(directory) = tables.caches().directories.get(object.as_ref()) {
             return Ok(directory);
         }

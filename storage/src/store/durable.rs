@@ -2,10 +2,12 @@
 //!
 //! Owns: puts: bytes go to a staged file, are fsynced, and only then get their name; then the folders up to the
 //! root are fsynced. The library's local backend never fsyncs, so a crash could leave a log entry that is named
-//! but empty. Does not own: reads, lists and deletes, which it takes from that backend.
+//! but empty. A multipart upload writes its parts into the staged file as they come. Does not own: reads, lists and
+//! deletes, which it takes from that backend.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +21,6 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
-use parking_lot::Mutex;
 
 /// Tries to find a free name for a staged file; more than this many are never in flight.
 const STAGED_NAMES_MAX: u64 = 10_000;
@@ -135,7 +136,15 @@ impl ObjectStore for DurableFolder {
         location: &Path,
         _opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        Ok(Box::new(Upload { folder: self.clone(), location: location.clone(), parts: Arc::default(), next: 0 }))
+        let path = self.inner.path_to_filesystem(location)?;
+        let folder = self.clone();
+        let start = move || {
+            std::fs::create_dir_all(path.parent().unwrap_or(&folder.root)).map_err(failed)?;
+            let (file, staged) = stage(&path)?;
+            Ok(Upload { folder, path, file: Arc::new(file), staged: Some(staged), end: 0 })
+        };
+        let started: Result<Upload> = tokio::task::spawn_blocking(start).await?;
+        Ok(Box::new(started?))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -163,37 +172,61 @@ impl ObjectStore for DurableFolder {
     }
 }
 
-/// A multipart upload gathered in memory and put at once: only table checkpoints are written this way.
+/// A multipart upload: the parts stand one after the other in a staged file, which gets its name at the end.
 #[derive(Debug)]
 struct Upload {
     folder: DurableFolder,
-    location: Path,
-    parts: Arc<Mutex<Vec<(usize, PutPayload)>>>,
-    next: usize,
+    path: PathBuf,
+    file: Arc<File>,
+    /// `None` once it has its name.
+    staged: Option<PathBuf>,
+    /// Bytes of the parts so far.
+    end: u64,
 }
 
 #[async_trait]
 impl MultipartUpload for Upload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        let place = self.next;
-        self.next += 1;
-        let parts = Arc::clone(&self.parts);
-        Box::pin(async move {
-            parts.lock().push((place, data));
+        let (file, mut at) = (Arc::clone(&self.file), self.end);
+        self.end += data.content_length() as u64;
+        let write = move || {
+            for part in &data {
+                file.write_all_at(part, at).map_err(failed)?;
+                at += part.len() as u64;
+            }
             Ok(())
-        })
+        };
+        Box::pin(async move { tokio::task::spawn_blocking(write).await? })
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let mut parts = std::mem::take(&mut *self.parts.lock());
-        parts.sort_by_key(|(place, _)| *place);
-        let payload: PutPayload = parts.iter().flat_map(|(_, part)| part.iter().cloned()).collect();
-        self.folder.write(&self.location, payload, PutMode::Overwrite).await
+        let Some(staged) = self.staged.clone() else { return Err(failed(std::io::Error::other("ended before"))) };
+        let (folder, path, file) = (self.folder.clone(), self.path.clone(), Arc::clone(&self.file));
+        let name = move || {
+            file.sync_all().map_err(failed)?;
+            std::fs::rename(&staged, &path).map_err(failed)?;
+            folder.sync_folders(path.parent().unwrap_or(&folder.root))
+        };
+        let named: Result<()> = tokio::task::spawn_blocking(name).await?;
+        named?;
+        self.staged = None;
+        Ok(PutResult { e_tag: None, version: None })
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.parts.lock().clear();
-        Ok(())
+        match self.staged.take() {
+            Some(staged) => tokio::fs::remove_file(staged).await.map_err(failed),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Upload {
+    /// What is left of a crash or a failure costs space only: it is invisible to listings.
+    fn drop(&mut self) {
+        if let Some(staged) = self.staged.take() {
+            let _ = std::fs::remove_file(staged);
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! Invariants
 //! 1. A value comes back with the bits it had. Negative zero, NaNs (the stale marker among them) and infinities
 //!    are never decimals.
-//! 2. Within a run of one series either all values are decimals of one scale or none is.
+//! 2. Within a run of one series either all values are decimals of one scale or none is. A run ends with its series or
+//!    after [`RUN_ROWS_MAX`] rows.
 
 use std::sync::Arc;
 
@@ -100,6 +101,48 @@ fn choose_scale(values: &[&[f64]]) -> Option<i32> {
     let scale = i32::try_from(scale).ok()?;
     // A value that fits a small scale may be too large for the one that a later value needs.
     fits(values, scale).then_some(scale)
+}
+
+/// Rows of one series that are looked at together; more are packed apart, so that a long series takes no more memory.
+const RUN_ROWS_MAX: usize = 64 << 10;
+
+/// Packs rows as they come, each run once it is complete.
+#[derive(Debug, Default)]
+pub(super) struct Packer {
+    /// Rows of the series that may go on.
+    open: Vec<RecordBatch>,
+}
+
+impl Packer {
+    /// Takes rows; gives what is complete.
+    pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        let series = column::<Int64Type>(rows, "series_id")?.values();
+        let Some(last) = series.last() else { return Ok(Vec::new()) };
+        let start = series.iter().rposition(|id| id != last).map_or(0, |before| before + 1);
+        let goes_on = match self.open.last() {
+            Some(open) => column::<Int64Type>(open, "series_id")?.values().last() == Some(last),
+            None => true,
+        };
+        if start > 0 {
+            self.open.push(rows.slice(0, start));
+        }
+        let complete = if start > 0 || !goes_on || self.open_rows() + rows.num_rows() > RUN_ROWS_MAX {
+            self.finish()?
+        } else {
+            Vec::new()
+        };
+        self.open.push(rows.slice(start, rows.num_rows() - start));
+        Ok(complete)
+    }
+
+    /// Gives what is left.
+    pub(super) fn finish(&mut self) -> Result<Vec<RecordBatch>> {
+        pack(&std::mem::take(&mut self.open))
+    }
+
+    fn open_rows(&self) -> usize {
+        self.open.iter().map(RecordBatch::num_rows).sum()
+    }
 }
 
 /// The rows of `samples` as a file holds them. The batches belong together: a series may go on from one batch to
@@ -281,6 +324,35 @@ mod tests {
         let packed = pack(&[batch(&[(1, 1.5), (2, 1.0)]), batch(&[(2, f64::NAN), (3, 2.0)])]).expect("packs");
         let nulls = |rows: &RecordBatch| (0..2).map(|i| rows.column(4).is_null(i)).collect::<Vec<_>>();
         assert_eq!(packed.iter().map(nulls).collect::<Vec<_>>(), [[false, true], [true, false]]);
+    }
+
+    #[test]
+    fn rows_that_come_in_pieces_are_packed_as_if_they_came_at_once() {
+        let all: Vec<(i64, f64)> =
+            (0..4000_i64).map(|n| (n * n / 70_000, if n % 700 == 3 { 1.0 / 3.0 } else { n as f64 / 4.0 })).collect();
+        let whole = pack(&[batch(&all)]).expect("packs");
+        for piece in [1, 7, 512, 4000] {
+            let mut packer = Packer::default();
+            let mut packed = Vec::new();
+            for rows in all.chunks(piece) {
+                packed.extend(packer.push(&batch(rows)).expect("packs"));
+            }
+            packed.extend(packer.finish().expect("packs"));
+            let joined = arrow::compute::concat_batches(&file_schema(), &packed).expect("fits");
+            for column in [0, 3, 4, 5] {
+                assert_eq!(joined.column(column), whole[0].column(column), "{piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_series_without_end_is_packed_in_parts() {
+        let mut packer = Packer::default();
+        for _ in 0..3 * RUN_ROWS_MAX / 1000 {
+            let rows: Vec<(i64, f64)> = (0..1000).map(|n| (1, f64::from(n))).collect();
+            packer.push(&batch(&rows)).expect("packs");
+            assert!(packer.open_rows() <= RUN_ROWS_MAX);
+        }
     }
 
     #[test]

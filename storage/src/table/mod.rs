@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, unique_id};
 use crate::error::{Error, Result};
+use crate::index::Sidecar;
 use crate::model::tenant::Tenant;
 use crate::model::time::Day;
 use crate::paths;
@@ -33,7 +34,14 @@ pub use cache::Caches;
 pub use identities::identity_rows;
 pub use replace::{Replaced, Replacement, Replacing};
 pub use snapshot::{Block, NewBlock, Order, Snapshot};
-pub(crate) use writer::file_schema;
+pub(crate) use writer::{Encoded, file_schema};
+
+/// Where a block that is being written is to lie.
+struct Place {
+    path: String,
+    day: Day,
+    level: u32,
+}
 
 /// How far a writer's WAL is contained in a table.
 #[derive(Clone, Copy, Debug)]
@@ -89,12 +97,32 @@ impl TenantTables {
     pub async fn write_block(&self, table: Table, day: Day, rows: Vec<RecordBatch>) -> Result<NewBlock> {
         let encoded = tokio::task::spawn_blocking(move || writer::encode(table, &rows)).await;
         let encoded = encoded.map_err(|source| Error::bug("encoding a block stopped").with_source(source))??;
+        self.put_block(table, day, encoded).await
+    }
+
+    /// Stores a file that is encoded as a block of `day`, as [`TenantTables::write_block`] does.
+    pub(crate) async fn put_block(&self, table: Table, day: Day, encoded: Encoded<Vec<u8>>) -> Result<NewBlock> {
         let path = paths::block(day, unique_id());
-        let (bytes, checksum) = (encoded.bytes.len() as u64, crc32c::crc32c(&encoded.bytes));
-        self.store.put(&paths::block_object(&self.tenant, table, &path), encoded.bytes).await?;
-        if let Some(directory) = encoded.directory {
-            let object = paths::directory_object(&self.tenant, table, &path);
-            self.store.put(&object, directory.encode()).await?;
+        let (bytes, checksum) = (encoded.sink.len() as u64, crc32c::crc32c(&encoded.sink));
+        let (encoded, file) = encoded.without_sink();
+        self.store.put(&paths::block_object(&self.tenant, table, &path), file.into()).await?;
+        self.finish_block(table, Place { path, day, level: 0 }, (bytes, checksum), encoded).await
+    }
+
+    /// Writes the sidecars of a block that is stored, and says what its commit is to say.
+    async fn finish_block(
+        &self,
+        table: Table,
+        place: Place,
+        (bytes, checksum): (u64, u32),
+        encoded: Encoded<()>,
+    ) -> Result<NewBlock> {
+        let Place { path, day, level } = place;
+        for (sidecar, bytes) in encoded.sidecars.objects {
+            self.store.put(&paths::sidecar_object(&self.tenant, table, &path, sidecar), bytes).await?;
+        }
+        if let Some(directory) = encoded.sidecars.directory {
+            let object = paths::sidecar_object(&self.tenant, table, &path, Sidecar::Directory);
             let size = directory.heap_bytes();
             self.caches.directories.put(object.as_ref(), Arc::new(directory), size);
         }
@@ -107,7 +135,7 @@ impl TenantTables {
             written_ms: self.clock.now().to_ms().0,
             checksum: Some(checksum),
             order: Order::default(),
-            level: 0,
+            level,
         };
         Ok(NewBlock { block, times: encoded.times })
     }

@@ -295,7 +295,7 @@ async fn only_what_is_asked_for_is_read() {
     let objects: Vec<_> = snapshot
         .blocks
         .iter()
-        .map(|block| paths::directory_object(&Tenant::single(), Table::Samples, &block.path))
+        .map(|block| paths::sidecar_object(&Tenant::single(), Table::Samples, &block.path, Sidecar::Directory))
         .collect();
     let store = Arc::clone(tables.store());
     store.delete(&objects[0]).await.expect("deletes");
