@@ -21,6 +21,8 @@ pub struct Stats {
     pub bytes: AtomicU64,
     /// Parquet files opened.
     pub blocks: AtomicU64,
+    /// Rows that an index proved not to pass, so that they were not read.
+    pub rows_ruled_out: AtomicU64,
     /// Bytes fetched from the object store.
     pub fetched_bytes: AtomicU64,
 }

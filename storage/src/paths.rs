@@ -55,6 +55,12 @@ pub fn sidecar_object(tenant: &Tenant, table: Table, block: &str, sidecar: Sidec
     self::table(tenant, table).join(INDEX_FOLDER).join(format!("{stem}{}", sidecar.suffix()))
 }
 
+/// The whole paths of all sidecars that a block may have.
+pub fn sidecar_objects(tenant: &Tenant, table: Table, block: &str) -> Vec<Path> {
+    let kinds = Sidecar::ALL.into_iter().filter(|sidecar| sidecar.applies(table));
+    kinds.map(|sidecar| sidecar_object(tenant, table, block, sidecar)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +78,10 @@ mod tests {
             sidecar_object(&tenant, Table::Samples, &block, Sidecar::Directory).as_ref(),
             "team-a/samples/_index/00000000-0000-0000-0000-000000000000.dir"
         );
+        let of_logs = sidecar_objects(&tenant, Table::Logs, &block);
+        let kinds: Vec<&str> =
+            of_logs.iter().filter_map(|path| path.as_ref().rsplit_once('.')).map(|(_, kind)| kind).collect();
+        assert_eq!(kinds, ["dir", "tok"]);
         assert_eq!(table_url(&tenant, Table::Logs).expect("parses").as_str(), "tercet:///team-a/logs/");
     }
 }

@@ -11,13 +11,11 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 
+use super::frame::{Form, seal, u32_of};
 use crate::error::{Error, Result};
 use crate::signal::Table;
 
-const MAGIC: [u8; 4] = *b"TDIR";
-const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 16;
-const CHECKSUM_BYTES: usize = 4;
+const FORM: Form = Form { name: "the directory", magic: *b"TDIR", version: 1 };
 /// Bytes of one run: identity, rows, first time, last time.
 const RUN_BYTES: usize = 8 + 4 + 8 + 8;
 
@@ -82,43 +80,27 @@ impl Directory {
 
     /// The bytes of the sidecar.
     pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(HEADER_BYTES + self.runs.len() * RUN_BYTES + CHECKSUM_BYTES);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        let mut out = FORM.start(8 + self.runs.len() * RUN_BYTES);
         out.extend_from_slice(&(self.runs.len() as u64).to_le_bytes());
         self.runs.iter().for_each(|run| out.extend_from_slice(&run.identity.to_le_bytes()));
         self.runs.iter().for_each(|run| out.extend_from_slice(&run.rows.to_le_bytes()));
         self.runs.iter().for_each(|run| out.extend_from_slice(&run.first.to_le_bytes()));
         self.runs.iter().for_each(|run| out.extend_from_slice(&run.last.to_le_bytes()));
-        out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
-        out.into()
+        seal(out)
     }
 
     /// Reads a sidecar; the error says what is damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let damaged = |what: &str| Error::corrupt(format!("the directory is damaged: {what}"));
-        let body_len = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or_else(|| damaged("it is cut"))?;
-        let (body, checksum) = bytes.split_at(body_len);
-        let mut rest = body;
-        let magic: [u8; 4] = take(&mut rest).ok_or_else(|| damaged("it is cut"))?;
-        let version = u32::from_le_bytes(take(&mut rest).ok_or_else(|| damaged("it is cut"))?);
-        if magic != MAGIC || version != VERSION {
-            return Err(damaged("magic or version is unknown"));
-        }
-        if crc32c::crc32c(body).to_le_bytes() != checksum {
-            return Err(damaged("the checksum differs"));
-        }
-        let count = u64::from_le_bytes(take(&mut rest).ok_or_else(|| damaged("it is cut"))?);
-        let fits = usize::try_from(count).ok().filter(|n| n.checked_mul(RUN_BYTES) == Some(rest.len()));
-        let count = fits.ok_or_else(|| damaged("its length does not fit its count"))?;
-        let (identities, rest) = rest.split_at(count * 8);
-        let (rows, rest) = rest.split_at(count * 4);
-        let (first, last) = rest.split_at(count * 8);
-        let mut runs = Vec::with_capacity(count);
+        let mut fields = FORM.open(bytes)?;
+        let count = fields.u64()?;
+        let (identities, rows) = (fields.table(count, 8)?, fields.table(count, 4)?);
+        let (first, last) = (fields.table(count, 8)?, fields.table(count, 8)?);
+        fields.end()?;
+        let mut runs = Vec::with_capacity(identities.len() / 8);
         let mut first_row = 0;
         let columns = identities.chunks_exact(8).zip(rows.chunks_exact(4));
         for ((identity, rows), (first, last)) in columns.zip(first.chunks_exact(8).zip(last.chunks_exact(8))) {
-            let rows = rows.try_into().map(u32::from_le_bytes).unwrap_or(0);
+            let rows = u32_of(rows);
             runs.push(Run { identity: long(identity), first_row, rows, first: long(first), last: long(last) });
             first_row += u64::from(rows);
         }
@@ -140,12 +122,6 @@ fn longs<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a [i64]> {
     let array = array.ok_or_else(|| Error::bug(format!("a batch lacks the column `{name}`")))?;
     debug_assert_eq!(array.null_count(), 0);
     Ok(array.values())
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_at_checked(N)?;
-    *rest = tail;
-    head.try_into().ok()
 }
 
 fn long(bytes: &[u8]) -> i64 {

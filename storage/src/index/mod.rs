@@ -6,6 +6,8 @@
 //! Invariant: deleting a sidecar changes speed, never an answer.
 
 pub mod directory;
+mod frame;
+pub mod tokens;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -19,16 +21,19 @@ use directory::Directory;
 pub enum Sidecar {
     /// Where the rows of each identity stand.
     Directory,
+    /// Which ranges of rows may hold a text or a value.
+    Tokens,
 }
 
 impl Sidecar {
     /// All kinds.
-    pub const ALL: [Self; 1] = [Self::Directory];
+    pub const ALL: [Self; 2] = [Self::Directory, Self::Tokens];
 
     /// How the names of such objects end.
     pub fn suffix(self) -> &'static str {
         match self {
             Self::Directory => ".dir",
+            Self::Tokens => ".tok",
         }
     }
 
@@ -36,6 +41,7 @@ impl Sidecar {
     pub fn applies(self, table: Table) -> bool {
         match self {
             Self::Directory => directory::columns(table).is_some(),
+            Self::Tokens => tokens::applies(table),
         }
     }
 }
@@ -44,6 +50,7 @@ impl Sidecar {
 pub struct Builder {
     table: Table,
     directory: Option<Directory>,
+    tokens: Option<tokens::Builder>,
 }
 
 /// The sidecars of one block.
@@ -58,17 +65,25 @@ pub struct Built {
 impl Builder {
     /// For a block of `table`.
     pub fn new(table: Table) -> Self {
-        Self { table, directory: Sidecar::Directory.applies(table).then(Directory::default) }
+        Self {
+            table,
+            directory: Sidecar::Directory.applies(table).then(Directory::default),
+            tokens: Sidecar::Tokens.applies(table).then(tokens::Builder::default),
+        }
     }
 
     /// Adds the rows of a batch in the columns of memory, which follow those added before.
     pub fn observe(&mut self, rows: &RecordBatch) -> Result<()> {
-        self.directory.as_mut().map_or(Ok(()), |directory| directory.extend_from(self.table, rows))
+        if let Some(directory) = &mut self.directory {
+            directory.extend_from(self.table, rows)?;
+        }
+        self.tokens.as_mut().map_or(Ok(()), |tokens| tokens.extend_from(rows))
     }
 
     /// What was built of all rows.
     pub fn finish(self) -> Built {
         let directory = self.directory.as_ref().map(|directory| (Sidecar::Directory, directory.encode()));
-        Built { objects: directory.into_iter().collect(), directory: self.directory }
+        let tokens = self.tokens.map(|tokens| (Sidecar::Tokens, tokens.finish()));
+        Built { objects: directory.into_iter().chain(tokens).collect(), directory: self.directory }
     }
 }

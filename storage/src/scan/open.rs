@@ -27,6 +27,7 @@ use crate::context::Stats;
 use crate::error::{Error, Kind, Result};
 use crate::index::Sidecar;
 use crate::index::directory::{Directory, columns};
+use crate::index::tokens::TokenFilter;
 use crate::paths;
 use crate::signal::Table;
 use crate::table::{Block, TenantTables, decimal, file_schema};
@@ -296,6 +297,38 @@ impl Opened {
         let directory = Arc::new(directory);
         tables.caches().directories.put(object.as_ref(), Arc::clone(&directory), directory.heap_bytes());
         Ok(directory)
+    }
+
+    /// The token filter of the block, unless it is lost: it costs as much to build again as the scan that it would spare.
+    pub(crate) async fn tokens(&self, tables: &TenantTables, block: &Block) -> Option<Arc<TokenFilter>> {
+        let object = paths::sidecar_object(tables.tenant(), self.table, &block.path, Sidecar::Tokens);
+        if let Some(filter) = tables.caches().tokens.get(object.as_ref()) {
+            return filter;
+        }
+        let read = match tables.store().get(&object).await {
+            Ok(Some(bytes)) => {
+                self.reader.count(bytes.len());
+                TokenFilter::decode(bytes).and_then(|filter| match filter.rows() == self.rows() {
+                    true => Ok(filter),
+                    false => Err(Error::corrupt("the token filter counts other rows than its block")),
+                })
+            }
+            Ok(None) => Err(Error::corrupt("there is no token filter")),
+            Err(error) => Err(error),
+        };
+        let filter = match read {
+            Ok(filter) => Some(Arc::new(filter)),
+            Err(error) => {
+                tracing::warn!(%object, %error, "a block is read without its token filter");
+                if error.kind() != Kind::Corrupt {
+                    return None;
+                }
+                None
+            }
+        };
+        let bytes = filter.as_ref().map_or(0, |filter| filter.heap_bytes());
+        tables.caches().tokens.put(object.as_ref(), filter.clone(), bytes);
+        filter
     }
 
     async fn rebuild_directory(&self) -> Result<Directory> {

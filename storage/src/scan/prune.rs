@@ -152,7 +152,7 @@ fn cut_by_pages(
 }
 
 /// What two ascending lists of ranges have in common.
-fn intersect(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
+pub(crate) fn intersect(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
     let (mut i, mut j) = (0, 0);
     let mut common = Vec::new();
     while let (Some(left), Some(right)) = (a.get(i), b.get(j)) {

@@ -21,6 +21,7 @@ use super::rows::RowHasher;
 use super::{BatchStream, ScanRequest};
 use crate::context::{Context, Stats};
 use crate::error::{Error, Result};
+use crate::index::tokens::Probe;
 use crate::model::span::TraceId;
 use crate::paths::block_object;
 use crate::signal::{SortBy, Table};
@@ -28,6 +29,8 @@ use crate::table::{Block, Snapshot, TenantTables};
 
 /// More traces than this are not looked up in bloom filters: one of them is in any file.
 const BLOOM_LOOKUPS_MAX: usize = 64;
+/// Fewer rows than this are read at once rather than looked up in a token filter first.
+const FILTERED_ROWS_MIN: u64 = 1024;
 
 /// Blocks that are opened at the same time.
 const OPENINGS_MAX: usize = 16;
@@ -82,6 +85,8 @@ struct Wanted {
     /// Places in the table's schema; `None`: all.
     columns: Option<Vec<usize>>,
     asked: Asked,
+    /// What token filters can say of the request's tests.
+    probe: Option<Probe>,
 }
 
 impl Wanted {
@@ -114,7 +119,8 @@ impl Wanted {
             _ => None,
         };
         let columns = if table.spec().sort_by == SortBy::Text { None } else { request.projection() };
-        Ok(Some(Self { table, bounds, ranks, traces, columns, asked: Asked::of(request) }))
+        let probe = Probe::new(table, &request.narrow);
+        Ok(Some(Self { table, bounds, ranks, traces, columns, asked: Asked::of(request), probe }))
     }
 }
 
@@ -169,6 +175,10 @@ async fn open(
     let ranges = match time.and_then(|(name, _)| opened.leaf(name)) {
         Some(leaf) if !all_inside => prune::pages_by_time(opened.footer(), leaf, &ranges, wanted.bounds),
         _ => ranges,
+    };
+    let ranges = match &wanted.probe {
+        Some(probe) => by_tokens(&opened, tables, block, probe, ranges, context).await,
+        None => ranges,
     };
     let some = !ranges.is_empty();
     Ok(some.then(|| BlockSource { opened, wanted: Arc::clone(wanted), ranges, all_inside, extent }))
@@ -240,6 +250,26 @@ async fn hashed_rows(
     with_hashes(&rows, of_rows)
 }
 
+/// Cuts `ranges` to what the block's token filter says may pass `probe`.
+async fn by_tokens(
+    opened: &Opened,
+    tables: &TenantTables,
+    block: &Block,
+    probe: &Probe,
+    ranges: Vec<Range<u64>>,
+    context: &Context,
+) -> Vec<Range<u64>> {
+    let rows = |ranges: &[Range<u64>]| ranges.iter().map(|range| range.end - range.start).sum::<u64>();
+    let before = rows(&ranges);
+    if before < FILTERED_ROWS_MIN {
+        return ranges;
+    }
+    let Some(filter) = opened.tokens(tables, block).await else { return ranges };
+    let kept = prune::intersect(&ranges, &filter.candidates(probe));
+    Stats::add(&context.stats.rows_ruled_out, before - rows(&kept));
+    kept
+}
+
 /// Rows that may belong to `traces`: row groups by statistics and bloom filter, then pages.
 async fn trace_ranges(opened: &Opened, traces: &[TraceId]) -> Result<Vec<Range<u64>>> {
     let Some(leaf) = opened.leaf("trace_id") else { return Ok(vec![opened.every_row()]) };
@@ -287,3 +317,7 @@ fn keep(rows: RecordBatch, wanted: &Wanted) -> Result<RecordBatch> {
 #[cfg(test)]
 #[path = "read_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "sidecar_tests.rs"]
+mod sidecar_tests;

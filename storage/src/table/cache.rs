@@ -12,13 +12,16 @@ use parking_lot::Mutex;
 use parquet::file::metadata::ParquetMetaData;
 
 use crate::index::directory::Directory;
+use crate::index::tokens::TokenFilter;
 use crate::model::identity::Identity;
 
-/// Caches of footers, directories and identities, shared by all tenants of a process.
+/// Caches of footers, sidecars and identities, shared by all tenants of a process.
 #[derive(Debug)]
 pub struct Caches {
     pub(crate) footers: Cache<Arc<ParquetMetaData>>,
     pub(crate) directories: Cache<Arc<Directory>>,
+    /// `None` for a block known to have none that can be read.
+    pub(crate) tokens: Cache<Option<Arc<TokenFilter>>>,
     pub(crate) identities: Cache<Arc<Vec<Identity>>>,
 }
 
@@ -27,14 +30,18 @@ impl Caches {
     pub fn new(limit_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             footers: Cache::new(limit_bytes / 4),
-            directories: Cache::new(limit_bytes / 4),
-            identities: Cache::new(limit_bytes / 2),
+            directories: Cache::new(limit_bytes / 8),
+            tokens: Cache::new(limit_bytes / 4),
+            identities: Cache::new(limit_bytes / 8 * 3),
         })
     }
 
     /// Bytes held now.
     pub fn used_bytes(&self) -> usize {
-        self.footers.used_bytes() + self.directories.used_bytes() + self.identities.used_bytes()
+        self.footers.used_bytes()
+            + self.directories.used_bytes()
+            + self.tokens.used_bytes()
+            + self.identities.used_bytes()
     }
 }
 
