@@ -215,7 +215,7 @@ impl Default for Config {
                 head_bytes_max: Size::mib(64),
                 unflushed_bytes_max: Size::mib(256),
                 wal_bytes_max: Size::mib(2048),
-                refresh_age_max: Span::seconds(1),
+                refresh_age_max: Span::seconds(10),
                 writer_id: String::new(),
             },
             ingest: IngestSettings {

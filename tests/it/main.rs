@@ -6,6 +6,7 @@ mod clients;
 mod command_line;
 mod conformance;
 mod crash;
+mod faults;
 mod journey;
 mod loki;
 mod opentelemetry;

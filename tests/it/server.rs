@@ -163,11 +163,16 @@ impl Server {
         Self::start_in(Arc::clone(&self.data), self.options.clone()).await
     }
 
+    /// Sends the signal of this name, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let (script, pid) = (format!("kill -{name} \"$0\""), self.child.id().to_string());
+        let sent = Command::new("sh").args(["-c", &script, &pid]).status().expect("a shell");
+        assert!(sent.success());
+    }
+
     /// SIGTERM; waits for the end.
     pub fn stop(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().expect("a shell");
-        assert!(sent.success());
+        self.signal("TERM");
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait().expect("its state") {

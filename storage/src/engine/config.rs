@@ -29,8 +29,8 @@ pub struct EngineConfig {
     pub wal_bytes_max: u64,
     /// A WAL segment larger than this is followed by a new one.
     pub wal_segment_bytes: u64,
-    /// How old a snapshot of the tables may be when this process only reads. One that writes knows its own commits at
-    /// once and does not look for those of others: a store has one writing process.
+    /// How old a snapshot of the tables may be: within this time a query sees what other processes committed. A process
+    /// knows its own commits at once. Costs one read of an object for each table that is queried.
     pub refresh_age_max: Duration,
     /// Bytes that footers, directories and identities of blocks may take in memory.
     pub cache_bytes_max: usize,
@@ -51,7 +51,7 @@ impl EngineConfig {
             unflushed_bytes_max: 256 << 20,
             wal_bytes_max: 2 << 30,
             wal_segment_bytes: 64 << 20,
-            refresh_age_max: Duration::from_secs(1),
+            refresh_age_max: Duration::from_secs(10),
             cache_bytes_max: 128 << 20,
             writer_id: None,
         }

@@ -14,6 +14,7 @@
 //!    landed unnoticed is recognised.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -47,9 +48,9 @@ pub(super) struct FlushState {
     /// What is written of a tenant's frozen head.
     prepared: HashMap<Tenant, Prepared>,
     written: HashMap<Tenant, Written>,
-    /// Failed tries in a row, and when the next may come.
+    /// Failed tries in a row, and from when until when no further one is made.
     pub(super) failures: u32,
-    pub(super) not_before_ns: i64,
+    pub(super) pause_ns: Range<i64>,
     /// The engine is closed: the data folder may belong to another process.
     pub(super) closed: bool,
 }

@@ -179,8 +179,12 @@ impl Shared {
 
     /// Age of the oldest unfrozen row and bytes of the active heads.
     pub(super) fn pressure(&self) -> (u64, u64) {
-        let since = self.since_ns.load(Ordering::Relaxed);
-        let age = if since == EMPTY { 0 } else { self.clock.now().0.saturating_sub(since) };
+        let (since, now) = (self.since_ns.load(Ordering::Relaxed), self.clock.now().0);
+        if since > now {
+            // The clock was set back: from here on the age counts anew. Whoever froze the heads meanwhile was faster.
+            let _ = self.since_ns.compare_exchange(since, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        let age = if since == EMPTY { 0 } else { now.saturating_sub(since) };
         (u64::try_from(age).unwrap_or(0), self.active_bytes.load(Ordering::Relaxed))
     }
 }

@@ -126,7 +126,8 @@ impl Reader {
         let age_max = i64::try_from(age_max.as_nanos()).unwrap_or(i64::MAX);
         let mut tenants = self.tenants.lock();
         let last = self.open(&mut tenants, tenant).refreshed.entry(table).or_insert(i64::MIN);
-        let stale = now.saturating_sub(*last) >= age_max;
+        // A clock that was set back tells nothing of the age.
+        let stale = now < *last || now.saturating_sub(*last) >= age_max;
         if stale {
             *last = now;
         }
@@ -267,8 +268,8 @@ impl Engine {
     }
 
     fn is_due(&self, lane: &Lane) -> bool {
-        // A lane whose lock is taken is being flushed.
-        if lane.flush.try_lock().map_or(true, |state| self.clock.now().0 < state.not_before_ns) {
+        // A lane whose lock is taken is being flushed. A clock that was set back ends a pause.
+        if lane.flush.try_lock().map_or(true, |state| state.pause_ns.contains(&self.clock.now().0)) {
             return false;
         }
         let (age, bytes) = lane.shared.pressure();
@@ -329,12 +330,19 @@ impl Engine {
         self.reader.tables(tenant)
     }
 
-    /// Reads the log of `table` again if this process is not its writer and last did so too long ago.
+    /// Looks for commits of other processes if that was last done too long ago. One that writes answers from what it
+    /// knows while the store does not answer: its own rows do not depend on it.
     async fn refresh(&self, tables: &Arc<TenantTables>, table: Table) -> Result<()> {
-        if !self.config.read_only || !self.reader.is_stale(tables.tenant(), table, self.config.refresh_age_max) {
+        if !self.reader.is_stale(tables.tenant(), table, self.config.refresh_age_max) {
             return Ok(());
         }
-        tables.refresh(table).await.map(|_| ())
+        match tables.refresh(table).await {
+            Err(error) if !self.config.read_only && error.kind() == Kind::Unavailable => {
+                tracing::warn!(table = table.name(), %error, "commits of other writers, if there are any, are not seen yet");
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
     }
 }
 
@@ -381,13 +389,14 @@ fn settle(lane: &Lane, state: &mut FlushState, result: &Result<()>, clock: &dyn 
     match result {
         Ok(()) => {
             state.failures = 0;
-            state.not_before_ns = i64::MIN;
+            state.pause_ns = 0..0;
         }
         Err(error) => {
             let pause_ms = BACKOFF_MIN_MS.saturating_mul(1 << state.failures.min(16)).min(BACKOFF_MAX_MS);
             state.failures = state.failures.saturating_add(1);
             let pause_ns = i64::try_from(pause_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
-            state.not_before_ns = clock.now().0.saturating_add(pause_ns);
+            let now = clock.now().0;
+            state.pause_ns = now..now.saturating_add(pause_ns);
             lane.shared.counters.flush_errors.fetch_add(1, Ordering::Relaxed);
             tracing::error!(signal = lane.shared.signal.name(), %error, pause_ms, "a flush failed and will be tried again");
         }

@@ -7,16 +7,17 @@
 //!    signal's main table. A flush that ended between two commits is thus completed, not repeated.
 //! 2. A mark beyond the last record is not of this WAL's past (a restored folder, a shared writer's name): it proves
 //!    nothing about the WAL, so all rows of that table are replayed. Those that the table has count once.
-//! 3. New records get numbers above every mark that an earlier process of this writer can have left.
+//! 3. Rows whose labels stood in a damaged record get them from any other record or from the tables.
+//! 4. New records get numbers above every mark that an earlier process of this writer can have left.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::Int64Type;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::lane::Shared;
 use crate::clock::Clock;
@@ -25,6 +26,7 @@ use crate::model::batch::Batch;
 use crate::model::identity::{Identity, IdentityId};
 use crate::model::labels::Labels;
 use crate::model::tenant::Tenant;
+use crate::model::time::Day;
 use crate::signal::Table;
 use crate::table::TenantTables;
 use crate::wal::{Record, Replayed, replay};
@@ -50,8 +52,13 @@ pub(super) async fn recover(
     let runtime = tokio::runtime::Handle::current();
     let lane = Arc::clone(shared);
     let work = move || {
-        let mut recovery =
-            Recovery { shared: &lane, marks: HashMap::default(), labels: HashMap::default(), lost: 0, ahead_of: None };
+        let mut recovery = Recovery {
+            shared: &lane,
+            marks: HashMap::default(),
+            labels: HashMap::default(),
+            orphans: Vec::new(),
+            ahead_of: None,
+        };
         let mut replayed = replay(&folder, lane.signal, |sequence, record| {
             if !recovery.marks.contains_key(&record.tenant) {
                 let marks = runtime.block_on(read_marks(&tables(&record.tenant), &lane, &writer))?;
@@ -59,7 +66,6 @@ pub(super) async fn recover(
             }
             recovery.record(sequence, record)
         })?;
-        replayed.damages += recovery.lost;
         let highest = recovery.marks.values().flatten().map(|(_, mark)| *mark).max().unwrap_or(0);
         let behind = highest > replayed.last;
         if behind {
@@ -75,6 +81,11 @@ pub(super) async fn recover(
             replay(&folder, lane.signal, |sequence, record| recovery.record(sequence, record))?;
             replayed.next = replayed.next.max(highest.saturating_add(1));
         }
+        let stored = |tenant: &Tenant| {
+            let all = (Day(i32::MIN), Day(i32::MAX));
+            runtime.block_on(async { tables(tenant).identities(lane.signal, all).await })
+        };
+        replayed.damages += recovery.adopt(stored)?;
         Ok::<_, Error>(Recovered { replayed, behind })
     };
     let mut recovered = tokio::task::spawn_blocking(work)
@@ -104,10 +115,18 @@ struct Recovery<'a> {
     marks: ByTenant<Vec<(Table, u64)>>,
     /// Labels that any record so far defined: behind damage, an earlier segment may still know them.
     labels: ByTenant<HashMap<IdentityId, Labels, ahash::RandomState>>,
-    /// Records that lost rows because their labels stood in a damaged one.
-    lost: u64,
+    /// Rows whose labels no record before them defines: a damaged one did.
+    orphans: Vec<Orphan>,
     /// Set for a second replay, which takes only rows of tables whose mark is above this last sequence number.
     ahead_of: Option<u64>,
+}
+
+/// Rows that wait for their labels.
+struct Orphan {
+    sequence: u64,
+    tenant: Tenant,
+    table: Table,
+    rows: RecordBatch,
 }
 
 impl Recovery<'_> {
@@ -120,44 +139,75 @@ impl Recovery<'_> {
         };
         let mut identities: HashMap<IdentityId, Labels, ahash::RandomState> = HashMap::default();
         let mut facts = Vec::with_capacity(record.facts.len());
-        let mut lost = 0;
         for (table, rows) in record.facts {
             if in_table(table) {
                 continue;
             }
-            let all = rows.num_rows();
-            let rows = known_rows(table, rows, labels, &mut identities)?;
-            lost += all - rows.num_rows();
+            let (rows, orphans) = known_rows(table, rows, labels, &mut identities)?;
+            if let Some(rows) = orphans {
+                self.orphans.push(Orphan { sequence, tenant: record.tenant.clone(), table, rows });
+            }
             if rows.num_rows() > 0 {
                 facts.push((table, rows));
             }
         }
-        if lost > 0 {
-            tracing::error!(
-                sequence,
-                rows = lost,
-                "rows of the WAL cannot be replayed: the record with their labels is damaged"
-            );
-            self.lost += 1;
-        }
+        self.insert(&record.tenant, identities, facts)
+    }
+
+    fn insert(
+        &self,
+        tenant: &Tenant,
+        identities: HashMap<IdentityId, Labels, ahash::RandomState>,
+        facts: Vec<(Table, RecordBatch)>,
+    ) -> Result<()> {
         if facts.is_empty() {
             return Ok(());
         }
         let identities = identities.into_iter().map(|(id, labels)| Identity { id, labels }).collect();
-        self.shared.insert(&record.tenant, &Batch { signal: self.shared.signal, identities, facts })?;
+        self.shared.insert(tenant, &Batch { signal: self.shared.signal, identities, facts })?;
         self.shared.counters.replayed.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+
+    /// Inserts the orphans whose labels a later segment or, by `stored`, a table knows. How many records lost rows.
+    fn adopt(&mut self, stored: impl Fn(&Tenant) -> Result<Arc<Vec<Identity>>>) -> Result<u64> {
+        let mut lost = HashSet::new();
+        let mut asked = HashSet::new();
+        for Orphan { sequence, tenant, table, rows } in std::mem::take(&mut self.orphans) {
+            if asked.insert(tenant.clone()) {
+                let labels = self.labels.entry_ref(&tenant).or_default();
+                labels.extend(stored(&tenant)?.iter().map(|identity| (identity.id, identity.labels.clone())));
+            }
+            let labels = self.labels.entry_ref(&tenant).or_default();
+            let mut identities = HashMap::default();
+            let (rows, orphans) = known_rows(table, rows, labels, &mut identities)?;
+            if let Some(orphans) = orphans {
+                let rows = orphans.num_rows();
+                let table = table.name();
+                tracing::error!(
+                    sequence,
+                    table,
+                    rows,
+                    "rows of the WAL cannot be replayed: the record with their labels is damaged, and nothing else names them"
+                );
+                lost.insert(sequence);
+            }
+            if rows.num_rows() > 0 {
+                self.insert(&tenant, identities, vec![(table, rows)])?;
+            }
+        }
+        Ok(u64::try_from(lost.len()).unwrap_or(u64::MAX))
+    }
 }
 
-/// The rows whose labels are known; their identities are added to `identities`.
+/// The rows whose labels are known, and the others; the identities of the known are added to `identities`.
 fn known_rows(
     table: Table,
     rows: RecordBatch,
     labels: &HashMap<IdentityId, Labels, ahash::RandomState>,
     identities: &mut HashMap<IdentityId, Labels, ahash::RandomState>,
-) -> Result<RecordBatch> {
-    let Some(column) = table.spec().identity else { return Ok(rows) };
+) -> Result<(RecordBatch, Option<RecordBatch>)> {
+    let Some(column) = table.spec().identity else { return Ok((rows, None)) };
     let ids = rows.column_by_name(column).and_then(|column| column.as_primitive_opt::<Int64Type>());
     let ids = ids.ok_or_else(|| Error::corrupt(format!("rows of `{}` without identities", table.name())))?;
     let mut known = Vec::with_capacity(ids.len());
@@ -178,7 +228,8 @@ fn known_rows(
         known.push(found);
     }
     if known.iter().all(|found| *found) {
-        return Ok(rows);
+        return Ok((rows, None));
     }
-    Ok(filter_record_batch(&rows, &BooleanArray::from(known))?)
+    let known = BooleanArray::from(known);
+    Ok((filter_record_batch(&rows, &known)?, Some(filter_record_batch(&rows, &not(&known)?)?)))
 }

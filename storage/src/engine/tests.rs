@@ -1,7 +1,10 @@
 //! Tests of the whole storage: what was acknowledged is read back, each row once, through flushes, crashes and
 //! failures. The reference is [`MemoryScan`] over the batches that were sent.
 
+mod chance;
+mod damage;
 mod faults;
+mod writers;
 
 use std::io::Write;
 use std::path::Path;
@@ -97,9 +100,13 @@ fn context(tenant: &Tenant) -> Context {
 }
 
 async fn rows(scan: &dyn Scan, request: &ScanRequest, context: &Context) -> RecordBatch {
-    let stream = scan.scan(request.clone(), context).await.expect("scans");
-    let batches: Vec<RecordBatch> = stream.try_collect().await.expect("streams");
-    concat_batches(&(request.table.spec().schema)(), &batches).expect("fits")
+    try_rows(scan, request, context).await.expect("scans")
+}
+
+async fn try_rows(scan: &dyn Scan, request: &ScanRequest, context: &Context) -> Result<RecordBatch> {
+    let stream = scan.scan(request.clone(), context).await?;
+    let batches: Vec<RecordBatch> = stream.try_collect().await?;
+    Ok(concat_batches(&(request.table.spec().schema)(), &batches).expect("fits"))
 }
 
 /// An engine with its folders, and what it acknowledged.
@@ -143,6 +150,17 @@ impl Bed {
 
     /// As after a crash: what is in memory is gone.
     async fn reopen(&mut self) {
+        self.forget_memory().await;
+        self.engine = self.try_open().await.expect("opens");
+    }
+
+    async fn try_open(&self) -> Result<Arc<Engine>> {
+        let (store, clock) = (Arc::clone(&self.store), Arc::new(self.clock.clone()));
+        Engine::open_with(config(self.data.path()), store, Arc::new(LocalDisk), clock).await
+    }
+
+    /// Drops the engine; one that only reads takes its place.
+    async fn forget_memory(&mut self) {
         let closed = Engine::open_with(
             EngineConfig { read_only: true, ..config(self.data.path()) },
             Arc::clone(&self.store),
@@ -150,14 +168,7 @@ impl Bed {
             Arc::new(self.clock.clone()),
         );
         self.engine = closed.await.expect("opens");
-        // The task that flushes may hold the old engine for a moment.
-        for _ in 0..200 {
-            if folder::lock(self.data.path()).is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        self.engine = open(config(self.data.path()), &self.store, &self.clock).await;
+        free(self.data.path()).await;
     }
 
     async fn check(&self) {
@@ -176,12 +187,28 @@ impl Bed {
     }
 }
 
+/// Waits until no engine holds `data` any more: the task that flushes may hold a dropped one for a moment.
+async fn free(data: &Path) {
+    for _ in 0..2000 {
+        if folder::lock(data).is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the data folder stays in use");
+}
+
 async fn check(engine: &Engine, sent: &[Batch], tenant: &Tenant, range: TimeRange) {
+    try_check(engine, sent, tenant, range).await.expect("answers");
+}
+
+/// Compares what is answered; an error is what the engine said instead of an answer.
+async fn try_check(engine: &Engine, sent: &[Batch], tenant: &Tenant, range: TimeRange) -> Result<()> {
     let context = context(tenant);
     let reference = MemoryScan::new(sent.to_vec());
     for signal in Signal::ALL {
         let expected = reference.identities(signal, &[], TimeRange::ALL, &context).await.expect("finds");
-        let found = engine.identities(signal, &[], TimeRange::ALL, &context).await.expect("finds");
+        let found = engine.identities(signal, &[], TimeRange::ALL, &context).await?;
         assert_eq!(found, expected, "{}", signal.name());
         let ids: Arc<Vec<IdentityId>> = Arc::new(found.iter().map(|identity| identity.id).collect());
         for table in signal.spec().facts {
@@ -192,10 +219,11 @@ async fn check(engine: &Engine, sent: &[Batch], tenant: &Tenant, range: TimeRang
                 // The reference gives them in order of arrival.
                 expected = sort_rows(*table, &expected, &|_| 0).expect("sorts");
             }
-            assert_eq!(rows(engine, &named, &context).await, expected, "`{}` by identity", table.name());
-            assert_eq!(rows(engine, &all, &context).await, expected, "all of `{}`", table.name());
+            assert_eq!(try_rows(engine, &named, &context).await?, expected, "`{}` by identity", table.name());
+            assert_eq!(try_rows(engine, &all, &context).await?, expected, "all of `{}`", table.name());
         }
     }
+    Ok(())
 }
 
 #[tokio::test]
@@ -552,7 +580,7 @@ async fn another_process_reads_the_store_and_refuses_appends() {
     assert_eq!(refused.kind(), Kind::Invalid);
     bed.send(all(20)).await;
     bed.engine.flush(None).await.expect("flushes");
-    bed.clock.set(TimestampNs(START_NS + 2 * NS_PER_S));
+    bed.clock.set(TimestampNs(START_NS + 11 * NS_PER_S));
     check(&reader, &bed.sent, &bed.tenant, TimeRange::ALL).await;
     reader.flush(None).await.expect("has nothing to flush");
     reader.close().await.expect("closes");

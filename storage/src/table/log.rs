@@ -34,6 +34,7 @@ use super::{Mark, writer};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::tenant::Tenant;
+use crate::model::time::NS_PER_S;
 use crate::paths::{self, PARTITION};
 use crate::signal::Table;
 use crate::store::Store;
@@ -42,6 +43,8 @@ use crate::store::Store;
 const CHECKPOINT_INTERVAL: u64 = 32;
 /// How long entries are kept that a checkpoint has made superfluous.
 const LOG_RETENTION: &str = "interval 2 days";
+/// So long after a listing the next entry, if there is one, is still there: far less than [`LOG_RETENTION`].
+const LISTING_VALID_NS: i64 = 3600 * NS_PER_S;
 /// The name of our token in an entry's `commitInfo`.
 const TOKEN: &str = "tercetCommit";
 /// Other writers may commit between our look at the log and our entry; more often than this in a row is a fault.
@@ -49,8 +52,8 @@ const ATTEMPTS_MAX: usize = 100;
 
 /// What an entry is to say.
 enum Change<'a> {
-    /// New rows, and how far their writer is with them.
-    Append { blocks: &'a [NewBlock], mark: Mark<'a> },
+    /// New rows, and how far their writer is with them; `lifted`: it would itself say less.
+    Append { blocks: &'a [NewBlock], mark: Mark<'a>, lifted: bool },
     /// Other blocks for the same rows, or for fewer.
     Replace { replacements: &'a [Replacement], replacing: Replacing },
 }
@@ -82,6 +85,8 @@ struct State {
     loaded: Option<DeltaTable>,
     /// What this process last knew of each writer's mark.
     known: HashMap<String, Known>,
+    /// When the log was last listed.
+    listed_ns: i64,
 }
 
 /// A mark as it was at a version; `version: None`: before the table existed.
@@ -91,6 +96,8 @@ struct Known {
     version: Option<u64>,
     /// Whether this process moved it there; otherwise an earlier one with the same writer's name did.
     ours: bool,
+    /// Where an earlier process with the same writer's name left it: this one's own may begin below.
+    floor: Option<u64>,
 }
 
 impl Log {
@@ -116,10 +123,34 @@ impl Log {
         self.refresh().await
     }
 
+    /// Sees what other processes committed. While this one commits, that brings it, and nobody waits for it.
     pub(super) async fn refresh(&self) -> Result<Arc<Snapshot>> {
-        let mut state = self.state.lock().await;
+        let visible = self.visible.read().clone();
+        let mut state = match (self.state.try_lock(), &visible) {
+            (Ok(state), _) => state,
+            (Err(_), Some(visible)) => return Ok(Arc::clone(visible)),
+            (Err(_), None) => self.state.lock().await,
+        };
+        if let Some(visible) = visible
+            && !self.has_news(&state).await?
+        {
+            return Ok(visible);
+        }
         self.update(&mut state).await?;
         self.publish(&state)
+    }
+
+    /// Whether there is an entry behind the loaded version: one read instead of a listing. Its absence proves nothing
+    /// once it may have been cleaned away, so now and then the answer is yes without a look.
+    async fn has_news(&self, state: &State) -> Result<bool> {
+        let since = self.clock.now().0.saturating_sub(state.listed_ns);
+        let lost = state.loaded.is_none() && self.visible_version().is_some();
+        if lost || !(0..LISTING_VALID_NS).contains(&since) {
+            return Ok(true);
+        }
+        let next = state.loaded.as_ref().and_then(DeltaTable::version).map_or(0, |version| version + 1);
+        let entry = self.entries.read_commit_entry(next).await.map_err(|source| self.failed("reading", source))?;
+        Ok(entry.is_some())
     }
 
     pub(super) async fn mark(&self, writer: &str) -> Result<Option<u64>> {
@@ -143,10 +174,12 @@ impl Log {
             self.create().await?;
             self.update(&mut state).await?;
         }
+        let own = mark.sequence;
         let mark = never_below(state.known.get(mark.writer), mark);
-        self.land(&mut state, &Change::Append { blocks, mark }).await?;
+        self.land(&mut state, &Change::Append { blocks, mark, lifted: mark.sequence > own }).await?;
         let version = self.publish(&state)?.version;
-        state.known.insert(mark.writer.to_owned(), Known { mark: Some(mark.sequence), version, ours: true });
+        let floor = state.known.get(mark.writer).and_then(|known| known.floor);
+        state.known.insert(mark.writer.to_owned(), Known { mark: Some(mark.sequence), version, ours: true, floor });
         self.checkpoint_if_due(&state).await;
         Ok(())
     }
@@ -205,8 +238,8 @@ impl Log {
 
     async fn standing(&self, state: &State, change: &Change<'_>) -> Result<Standing> {
         match change {
-            Change::Append { mark, .. } => {
-                Ok(if self.settled(state, *mark).await? { Standing::Landed } else { Standing::Open })
+            Change::Append { mark, lifted, .. } => {
+                Ok(if self.settled(state, *mark, *lifted).await? { Standing::Landed } else { Standing::Open })
             }
             Change::Replace { replacements, .. } => {
                 let snapshot = self.loaded_snapshot(state)?;
@@ -232,12 +265,23 @@ impl Log {
             Some(table) => table,
             None => DeltaTable::new(Arc::clone(&self.entries)),
         };
-        match table.update_incremental(None).await {
+        let listed_ns = self.clock.now().0;
+        let mut updated = table.update_incremental(None).await;
+        if updated.as_ref().is_err_and(|error| !caused_by_store(error)) && table.version().is_some() {
+            // The entries behind the loaded version may be cleaned away; a checkpoint has what they said.
+            table = DeltaTable::new(Arc::clone(&self.entries));
+            updated = table.update_incremental(None).await;
+        }
+        match updated {
             Ok(()) => {
                 state.loaded = Some(table);
+                state.listed_ns = listed_ns;
                 Ok(())
             }
-            Err(DeltaTableError::NotATable(_)) if self.visible_version().is_none() => Ok(()),
+            Err(DeltaTableError::NotATable(_)) if self.visible_version().is_none() => {
+                state.listed_ns = listed_ns;
+                Ok(())
+            }
             Err(DeltaTableError::NotATable(_)) => {
                 Err(Error::corrupt(format!("the log of the table `{}` was there and is gone", self.table.name())))
             }
@@ -292,7 +336,7 @@ impl Log {
         let mark = loaded.transaction_version(self.entries.as_ref(), writer).await;
         let mark = mark.map_err(|source| self.failed("reading a mark from", source))?;
         let mark = mark.and_then(|mark| u64::try_from(mark).ok());
-        Ok(Known { mark, version: Some(loaded.version()), ours: false })
+        Ok(Known { mark, version: Some(loaded.version()), ours: false, floor: mark })
     }
 
     /// Makes version 0. Losing that race is fine: every process would write the same.
@@ -337,7 +381,7 @@ impl Log {
         let now_ms = self.clock.now().to_ms().0;
         let version = loaded.version().map_or(0, |version| version + 1);
         let (actions, operation) = match change {
-            Change::Append { blocks, mark } => {
+            Change::Append { blocks, mark, .. } => {
                 let sequence = i64::try_from(mark.sequence).unwrap_or(i64::MAX);
                 let added = blocks.iter().zip(0..);
                 let mut actions: Vec<Action> = added
@@ -361,13 +405,13 @@ impl Log {
 
     /// Whether this very commit is in the log already, or an error if another process moved the mark. Looks at the
     /// entries between the version at which the mark was known and the loaded one.
-    async fn settled(&self, state: &State, mark: Mark<'_>) -> Result<bool> {
+    async fn settled(&self, state: &State, mark: Mark<'_>, lifted: bool) -> Result<bool> {
         let known = state.known.get(mark.writer).copied().unwrap_or_default();
         let loaded = state.loaded.as_ref().and_then(DeltaTable::version);
         let Some(loaded) = loaded else { return Ok(false) };
         let mut ours = false;
         for version in known.version.map_or(0, |version| version + 1)..=loaded {
-            match self.moved_by(version, mark.writer).await? {
+            match self.moved_by(state, known, version, mark.writer).await? {
                 None => {}
                 Some((token, sequence)) if token == self.token => ours |= sequence == mark.sequence,
                 Some(_) => return Err(self.fenced(mark.writer)),
@@ -375,7 +419,7 @@ impl Log {
         }
         // An earlier process may have ended between this commit and a later one of the same flush: then the same
         // mark comes again, with identities that are there already and without facts, which replay left out.
-        if !ours && known.ours && known.mark.is_some_and(|last| last >= mark.sequence) {
+        if !ours && !lifted && known.ours && known.mark.is_some_and(|last| last >= mark.sequence) {
             return Err(Error::bug(format!(
                 "the mark of `{}` in `{}` would fall from {:?} to {}",
                 mark.writer,
@@ -388,10 +432,13 @@ impl Log {
     }
 
     /// Whether the entry `version` moves the mark of `writer`: whose token it carries, and to where.
-    async fn moved_by(&self, version: u64, writer: &str) -> Result<Option<(String, u64)>> {
+    async fn moved_by(&self, state: &State, known: Known, version: u64, writer: &str) -> Result<Option<(String, u64)>> {
         let bytes = self.entries.read_commit_entry(version).await.map_err(|source| self.failed("reading", source))?;
-        // An entry that was cleaned away is days old: nobody still waits for it.
-        let Some(bytes) = bytes else { return Ok(None) };
+        let Some(bytes) = bytes else {
+            // Cleaned away, so days old: we slept meanwhile, and a mark that is another one now was not moved by us.
+            let now = self.read_mark(state, writer).await?.mark;
+            return Ok(now.filter(|_| now != known.mark).map(|sequence| (String::new(), sequence)));
+        };
         let actions = get_actions(version, &bytes).map_err(|source| self.failed("reading", source))?;
         let token = actions.iter().find_map(|action| match action {
             Action::CommitInfo(info) => info.info.get(TOKEN).and_then(Value::as_str),
@@ -440,14 +487,18 @@ impl Log {
 /// What an earlier process with the same writer's name left ahead of us stays: a mark does not fall.
 fn never_below<'a>(known: Option<&Known>, mark: Mark<'a>) -> Mark<'a> {
     match known {
-        Some(Known { mark: Some(held), ours: false, .. }) => Mark { sequence: mark.sequence.max(*held), ..mark },
+        Some(Known { floor: Some(held), .. }) => Mark { sequence: mark.sequence.max(*held), ..mark },
         _ => mark,
     }
 }
 
 /// Whether another process made an entry that we had not seen.
 fn lost_race(error: &DeltaTableError) -> bool {
-    matches!(error, DeltaTableError::Transaction { source: TransactionError::MaxCommitAttempts(_) })
+    match error {
+        DeltaTableError::Transaction { source } => matches!(source, TransactionError::MaxCommitAttempts(_)),
+        // The loaded version was even cleaned away.
+        other => matches!(other, DeltaTableError::InvalidVersion(_)),
+    }
 }
 
 /// Whether somewhere beneath lies an error of the object store or the disk.

@@ -8,14 +8,14 @@ fn stopped() -> Error {
 }
 
 impl Bed {
-    async fn faulty() -> (Self, Arc<FaultyStore>) {
+    pub(super) async fn faulty() -> (Self, Arc<FaultyStore>) {
         let objects = Arc::new(FaultyStore::new(Arc::new(InMemory::new())));
         let store = Store::over(Arc::clone(&objects) as Arc<dyn ObjectStore>, "memory://");
         (Self::over(Arc::new(store)).await, objects)
     }
 
     /// Lets each flush end at `stop`, as if the process died there; `None` lets them through again.
-    fn stop_at(&self, stop: Option<Step>) {
+    pub(super) fn stop_at(&self, stop: Option<Step>) {
         let hook = move |step: Step| if Some(step) == stop { Err(stopped()) } else { Ok(()) };
         *self.engine.hook.lock() = Some(Arc::new(hook));
     }
@@ -110,7 +110,7 @@ async fn a_commit_that_is_not_read_back_hides_nothing_and_fences_nobody() {
     bed.check().await;
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(super) fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("creates");
     for entry in std::fs::read_dir(from).expect("lists") {
         let entry = entry.expect("reads");
@@ -173,12 +173,7 @@ async fn a_mark_of_another_folder_proves_nothing_about_a_wal() {
     bed.data = data_a;
     for second in [2, 3] {
         // The first engine's task may still hold the folder.
-        for _ in 0..200 {
-            if folder::lock(bed.data.path()).is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        free(bed.data.path()).await;
         bed.engine = open(named(bed.data.path()), &bed.store, &bed.clock).await;
         bed.check().await;
         bed.send([metrics(second), logs(second)]).await;
