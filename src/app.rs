@@ -9,7 +9,8 @@ use storage::clock::Clock;
 use storage::{Engine, Error, Kind};
 
 use crate::config::Config;
-use crate::ingest::Ingest;
+use crate::generated::Generated;
+use crate::ingest::{Followers, Ingest};
 use crate::queries::Queries;
 use crate::tails::Tails;
 use crate::telemetry::Telemetry;
@@ -35,6 +36,8 @@ pub struct App {
     pub ingest: Ingest,
     /// The one way out.
     pub queries: Queries,
+    /// Metrics made of spans.
+    pub generated: Arc<Generated>,
     /// Who listens to what comes in.
     pub tails: Arc<Tails>,
     /// Own metrics.
@@ -51,9 +54,12 @@ impl App {
     pub fn new(config: Config, clock: Arc<dyn Clock>, compute: tokio::runtime::Handle) -> SharedApp {
         let telemetry = Arc::new(Telemetry::default());
         let tails = Arc::new(Tails::default());
+        let generated = Arc::new(Generated::new(&config, Arc::clone(&clock)));
+        let followers = Followers { tails: Arc::clone(&tails), generated: Arc::clone(&generated) };
         Arc::new(Self {
-            ingest: Ingest::new(&config, Arc::clone(&clock), Arc::clone(&telemetry), Arc::clone(&tails)),
+            ingest: Ingest::new(&config, Arc::clone(&clock), Arc::clone(&telemetry), followers),
             queries: Queries::new(&config.query, compute, Arc::clone(&telemetry)),
+            generated,
             tails,
             telemetry,
             clock,

@@ -24,6 +24,7 @@ use storage::{Batch, Engine, Error, Kind, Result, Signal};
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, Retention};
+use crate::generated::Generated;
 use crate::tails::Tails;
 use crate::telemetry::{Protocol, Telemetry};
 
@@ -61,13 +62,37 @@ pub struct Ingest {
     future_max_ns: i64,
     clock: Arc<dyn Clock>,
     telemetry: Arc<Telemetry>,
-    tails: Arc<Tails>,
+    followers: Followers,
     read_only: bool,
+}
+
+/// Who hears of what was acknowledged.
+#[derive(Clone)]
+pub struct Followers {
+    /// Tails of log queries.
+    pub tails: Arc<Tails>,
+    /// Metrics made of spans.
+    pub generated: Arc<Generated>,
+}
+
+impl Followers {
+    /// A copy of `batch` if anybody will want it.
+    fn wanted(&self, tenant: &Tenant, batch: &Batch) -> Option<Batch> {
+        self.tails.wanted(tenant, batch).or_else(|| self.generated.wanted(batch))
+    }
+
+    /// Hands an acknowledged batch on.
+    fn acknowledged(&self, tenant: &Tenant, batch: &Batch) {
+        match batch.signal {
+            Signal::Traces => self.generated.observe(tenant, batch),
+            _ => self.tails.publish(tenant, batch),
+        }
+    }
 }
 
 impl Ingest {
     /// Limits as the settings say.
-    pub fn new(config: &Config, clock: Arc<dyn Clock>, telemetry: Arc<Telemetry>, tails: Arc<Tails>) -> Self {
+    pub fn new(config: &Config, clock: Arc<dyn Clock>, telemetry: Arc<Telemetry>, followers: Followers) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             memory: Share::root("ingest.inflight_bytes_max", config.ingest.inflight_bytes_max.bytes()),
@@ -77,7 +102,7 @@ impl Ingest {
             future_max_ns: config.ingest.future_max.as_ns(),
             clock,
             telemetry,
-            tails,
+            followers,
             read_only: config.read_only,
         }
     }
@@ -180,10 +205,10 @@ impl Ingest {
         let (batch, too_old) = self.within_retention(batch)?;
         let rows = batch.rows();
         self.resize(&mut held, batch.bytes())?;
-        let tailed = self.tails.wanted(tenant, &batch);
+        let wanted = self.followers.wanted(tenant, &batch);
         let appended = if batch.is_empty() { Appended::default() } else { engine.append(tenant, batch).await? };
-        if let Some(batch) = tailed {
-            self.tails.publish(tenant, &batch);
+        if let Some(batch) = wanted {
+            self.followers.acknowledged(tenant, &batch);
         }
         let conflicts = appended.conflicts.len();
         self.telemetry.kept(protocol, rows.saturating_sub(conflicts), conflicts + too_old);
@@ -221,7 +246,10 @@ mod tests {
     fn ingest(inflight_bytes_max: u64) -> Ingest {
         let mut config = Config::default();
         config.ingest.inflight_bytes_max = crate::config::units::Size(inflight_bytes_max);
-        let ingest = Ingest::new(&config, Arc::new(ManualClock::default()), Arc::default(), Arc::default());
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+        let generated = Arc::new(Generated::new(&config, Arc::clone(&clock)));
+        let followers = Followers { tails: Arc::default(), generated };
+        let ingest = Ingest::new(&config, clock, Arc::default(), followers);
         Ingest { stall_max: Duration::from_millis(5), ..ingest }
     }
 

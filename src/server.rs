@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, SharedApp};
 use crate::cli::{Failure, say};
 use crate::config::Config;
-use crate::{grpc, http, telemetry};
+use crate::{generated, grpc, http, telemetry};
 
 /// The part of the grace that running requests get; the rest is for the flush.
 const DRAIN_SHARE: u32 = 3;
@@ -64,6 +64,7 @@ async fn serve(config: Config, compute: tokio::runtime::Handle) -> Result<(), Fa
         () = signals.next() => return Ok(()),
     };
     app.set_ready(Arc::clone(&engine));
+    tokio::spawn(generated::run(Arc::downgrade(&app)));
     greet(&app.config)?;
     let failed = tokio::select! {
         () = signals.next() => None,

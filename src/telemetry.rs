@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use generator::Counts;
 use parking_lot::Mutex;
 use storage::engine::{EngineStats, SignalStats};
 
@@ -29,14 +30,17 @@ pub enum Protocol {
     OtlpHttp,
     /// OTLP over gRPC.
     OtlpGrpc,
+    /// Metrics made of spans, by this process.
+    Generator,
 }
 
 impl Protocol {
-    const ALL: [(Self, &'static str); 4] = [
+    const ALL: [(Self, &'static str); 5] = [
         (Self::RemoteWrite, "remote_write"),
         (Self::LokiPush, "loki_push"),
         (Self::OtlpHttp, "otlp_http"),
         (Self::OtlpGrpc, "otlp_grpc"),
+        (Self::Generator, "generator"),
     ];
 }
 
@@ -118,6 +122,7 @@ impl Telemetry {
         out.family("tercet_ready", "gauge", "1 while data and queries are taken.");
         out.sample("tercet_ready", &[], f64::from(u8::from(app.phase() == Phase::Ready)));
         self.ingest_families(&mut out);
+        out.generator(&app.generated.counts());
         out.family("tercet_ingest_inflight_bytes", "gauge", "Memory reserved for request bodies.");
         out.sample("tercet_ingest_inflight_bytes", &[], app.ingest.memory_used() as f64);
         out.family("tercet_query_memory_bytes", "gauge", "Memory that running queries hold.");
@@ -195,6 +200,24 @@ impl Exposition {
         }
         self.sample(&format!("{name}_sum"), labels, durations.seconds);
         self.sample(&format!("{name}_count"), labels, durations.count as f64);
+    }
+
+    fn generator(&mut self, counts: &Counts) {
+        let families = [
+            ("tercet_generator_spans_total", "Spans that the metrics generator observed.", counts.spans),
+            ("tercet_generator_spans_too_old_total", "Spans it left out: they ended too long ago.", counts.too_old),
+            (
+                "tercet_generator_over_limit_total",
+                "Spans and calls over `traces.generator_series_max`.",
+                counts.over_limit,
+            ),
+            ("tercet_generator_edges_dropped_total", "Calls over `traces.generator_edges_max`.", counts.edges_dropped),
+            ("tercet_generator_edges_expired_total", "Calls whose other side never came.", counts.edges_expired),
+        ];
+        for (name, help, value) in families {
+            self.family(name, "counter", help);
+            self.sample(name, &[], value as f64);
+        }
     }
 
     fn engine(&mut self, stats: &EngineStats) {

@@ -158,6 +158,17 @@ pub struct TempoSettings {
     pub search_default_range: Span,
 }
 
+/// What spans become besides rows.
+#[derive(Clone, Debug)]
+pub struct TracesSettings {
+    /// Whether metrics are made of spans.
+    pub metrics_generator: bool,
+    /// How often their samples are written.
+    pub generator_interval: Span,
+    /// How they are made.
+    pub generator: generator::Settings,
+}
+
 /// All settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -193,6 +204,8 @@ pub struct Config {
     pub loki: LokiSettings,
     /// TraceQL and its API.
     pub tempo: TempoSettings,
+    /// Metrics made of spans.
+    pub traces: TracesSettings,
     /// OTLP metrics to series.
     pub otlp: OtlpMetricsSettings,
 }
@@ -253,6 +266,11 @@ impl Default for Config {
                 search_duration_max: Span::days(7),
                 search_default_range: Span::seconds(3600),
             },
+            traces: TracesSettings {
+                metrics_generator: true,
+                generator_interval: Span::seconds(15),
+                generator: generator::Settings::default(),
+            },
             otlp: OtlpMetricsSettings::default(),
         }
     }
@@ -301,6 +319,11 @@ impl Config {
     fn check(&mut self) -> Result<(), Error> {
         if self.query.concurrency == 0 {
             return Err(Error::new("`query.concurrency` cannot be 0: no query could ever run"));
+        }
+        if self.traces.generator_interval.is_zero() {
+            return Err(Error::new(
+                "`traces.generator_interval` cannot be 0: use 15s, or switch `traces.metrics_generator` off",
+            ));
         }
         if self.store.starts_with("memory:") && self.read_only {
             return Err(Error::new("`read_only` needs a `store` that another process can fill, not memory://"));

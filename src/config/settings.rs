@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use generator::Histograms;
 use proto::otlp::metrics::TranslationStrategy;
 use storage::model::value::string_text;
 
@@ -103,6 +104,16 @@ pub static SETTINGS: &[Setting] = rows! {
     "tempo.timeout" => tempo.timeout: "Longest TraceQL query.";
     "tempo.search_duration_max" => tempo.search_duration_max: "Longest range of a search; 0 allows any.";
     "tempo.search_default_range" => tempo.search_default_range: "Range of a search that names none, counted back from now.";
+    "traces.metrics_generator" => traces.metrics_generator: "Whether span metrics and the service graph are made of the spans that come in, as series of the same tenant.";
+    "traces.generator_interval" => traces.generator_interval: "How often the samples of generated metrics are written.";
+    "traces.generator_slack" => traces.generator.slack: "Spans that ended longer ago than this make no metrics.";
+    "traces.generator_wait" => traces.generator.wait: "How long one side of a call waits for the other before the service graph gives it up.";
+    "traces.generator_edges_max" => traces.generator.edges_max: "Most sides of calls that wait at once.";
+    "traces.generator_series_max" => traces.generator.series_max: "Most combinations of labels of span metrics, and of the service graph; further ones are left out and counted.";
+    "traces.generator_idle_max" => traces.generator.idle_max: "Generated series without spans for so long end.";
+    "traces.generator_dimensions" => traces.generator.dimensions: "Attributes of the resource, or else of the span, that become labels of span metrics.";
+    "traces.generator_exemplar_label" => traces.generator.exemplar_label: "Label of generated exemplars that holds the trace id; Grafana's data source names it.";
+    "traces.generator_histograms" => traces.generator.histograms: "Which histograms are generated: classic, native or both. Grafana reads native ones as soon as there are any.";
     "otlp.translation_strategy" => otlp.translation_strategy: "How OTLP metric and label names become Prometheus': UnderscoreEscapingWithSuffixes, UnderscoreEscapingWithoutSuffixes, NoUTF8EscapingWithSuffixes or NoTranslation.";
     "otlp.promote_resource_attributes" => otlp.promote_resource_attributes: "Resource attributes that become labels of every series.";
     "otlp.promote_all_resource_attributes" => otlp.promote_all_resource_attributes: "Whether every resource attribute becomes a label, except `ignore_resource_attributes`.";
@@ -191,6 +202,33 @@ impl Form for Span {
 
     fn show(&self) -> Raw {
         Raw::Text(self.to_string())
+    }
+}
+
+impl Form for Duration {
+    fn read(raw: &Raw) -> Result<Self, String> {
+        Span::read(raw).map(|span| span.0)
+    }
+
+    fn show(&self) -> Raw {
+        Span(*self).show()
+    }
+}
+
+/// The kinds of histograms by name.
+const HISTOGRAMS: [(&str, Histograms); 3] =
+    [("classic", Histograms::Classic), ("native", Histograms::Native), ("both", Histograms::Both)];
+
+impl Form for Histograms {
+    fn read(raw: &Raw) -> Result<Self, String> {
+        let name = text(raw)?;
+        let found = HISTOGRAMS.iter().find_map(|(known, kind)| (*known == name).then_some(*kind));
+        found.ok_or_else(|| "classic, native or both is expected".into())
+    }
+
+    fn show(&self) -> Raw {
+        let name = HISTOGRAMS.iter().find_map(|(name, kind)| (kind == self).then_some(*name));
+        Raw::Text(name.unwrap_or_default().to_owned())
     }
 }
 

@@ -7,6 +7,7 @@ mod command_line;
 mod conformance;
 mod crash;
 mod faults;
+mod generated;
 mod journey;
 mod loki;
 mod opentelemetry;

@@ -31,7 +31,7 @@ fn rust_files(folder: &Path, out: &mut Vec<PathBuf>) {
 
 fn sources() -> Vec<Source> {
     let mut paths = Vec::new();
-    for folder in ["src", "storage/src", "query/src", "proto/src", "benches"] {
+    for folder in ["src", "storage/src", "query/src", "proto/src", "generator/src", "benches"] {
         rust_files(&root().join(folder), &mut paths);
     }
     let all: Vec<Source> = paths
@@ -172,6 +172,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "query",
         &["proto", "axum", "tonic", "hyper", "prost", "parquet", "object_store", "deltalake_core", "deltalake-core"],
     ),
+    ("generator", &["query", "proto", "axum", "tonic", "hyper", "tokio", "parquet", "object_store", "deltalake_core"]),
     ("proto", &["query", "axum", "tonic", "hyper", "tokio", "parquet", "object_store", "arrow"]),
 ];
 
@@ -233,8 +234,20 @@ fn paths_named_in_the_docs_exist() {
         for quoted in text.split('`').skip(1).step_by(2) {
             let plain = quoted.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
             let folder = quoted.split('/').next().unwrap_or_default();
-            let inside =
-                ["src", "storage", "query", "proto", "ui", "deploy", "benches", "tests", "docs", "fuzz", ".ci"];
+            let inside = [
+                "src",
+                "storage",
+                "query",
+                "proto",
+                "generator",
+                "ui",
+                "deploy",
+                "benches",
+                "tests",
+                "docs",
+                "fuzz",
+                ".ci",
+            ];
             if plain && quoted.contains('/') && inside.contains(&folder) && !root().join(quoted).exists() {
                 faults.push(format!("{name}: {quoted}"));
             }
