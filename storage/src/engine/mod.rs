@@ -88,8 +88,6 @@ struct Opened {
     tables: Arc<TenantTables>,
     /// This process writes them: what it knows of their marks must stay.
     written: bool,
-    /// When a table's log was last read again, in nanoseconds.
-    refreshed: HashMap<Table, i64, ahash::RandomState>,
 }
 
 impl Reader {
@@ -116,22 +114,8 @@ impl Reader {
         tenants.entry_ref(tenant).or_insert_with(|| {
             let (store, caches) = (Arc::clone(&self.store), Arc::clone(&self.caches));
             let tables = TenantTables::open(store, tenant.clone(), caches, Arc::clone(&self.clock));
-            Opened { tables, written: false, refreshed: HashMap::default() }
+            Opened { tables, written: false }
         })
-    }
-
-    /// Whether the log of `table` was read longer than `age_max` ago; notes that it is read now.
-    fn is_stale(&self, tenant: &Tenant, table: Table, age_max: Duration) -> bool {
-        let now = self.clock.now().0;
-        let age_max = i64::try_from(age_max.as_nanos()).unwrap_or(i64::MAX);
-        let mut tenants = self.tenants.lock();
-        let last = self.open(&mut tenants, tenant).refreshed.entry(table).or_insert(i64::MIN);
-        // A clock that was set back tells nothing of the age.
-        let stale = now < *last || now.saturating_sub(*last) >= age_max;
-        if stale {
-            *last = now;
-        }
-        stale
     }
 }
 
@@ -333,15 +317,12 @@ impl Engine {
     /// Looks for commits of other processes if that was last done too long ago. One that writes answers from what it
     /// knows while the store does not answer: its own rows do not depend on it.
     async fn refresh(&self, tables: &Arc<TenantTables>, table: Table) -> Result<()> {
-        if !self.reader.is_stale(tables.tenant(), table, self.config.refresh_age_max) {
-            return Ok(());
-        }
-        match tables.refresh(table).await {
+        match tables.look(table, self.config.refresh_age_max).await {
             Err(error) if !self.config.read_only && error.kind() == Kind::Unavailable => {
                 tracing::warn!(table = table.name(), %error, "commits of other writers, if there are any, are not seen yet");
                 Ok(())
             }
-            other => other.map(|_| ()),
+            looked => looked,
         }
     }
 }

@@ -16,6 +16,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake_core::kernel::transaction::{CommitBuilder, TransactionError};
@@ -77,6 +79,9 @@ pub(super) struct Log {
     clock: Arc<dyn Clock>,
     state: tokio::sync::Mutex<State>,
     visible: RwLock<Option<Arc<Snapshot>>>,
+    /// When commits of other processes were last looked for, and whose turn it is to look.
+    looked_ns: AtomicI64,
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -113,6 +118,8 @@ impl Log {
             clock,
             state: tokio::sync::Mutex::default(),
             visible: RwLock::new(None),
+            looked_ns: AtomicI64::new(i64::MIN),
+            turn: tokio::sync::Mutex::default(),
         })
     }
 
@@ -123,21 +130,43 @@ impl Log {
         self.refresh().await
     }
 
-    /// Sees what other processes committed. While this one commits, that brings it, and nobody waits for it.
     pub(super) async fn refresh(&self) -> Result<Arc<Snapshot>> {
-        let visible = self.visible.read().clone();
-        let mut state = match (self.state.try_lock(), &visible) {
-            (Ok(state), _) => state,
-            (Err(_), Some(visible)) => return Ok(Arc::clone(visible)),
-            (Err(_), None) => self.state.lock().await,
-        };
-        if let Some(visible) = visible
-            && !self.has_news(&state).await?
-        {
-            return Ok(visible);
-        }
+        let mut state = self.state.lock().await;
+        let now = self.clock.now().0;
         self.update(&mut state).await?;
-        self.publish(&state)
+        let snapshot = self.publish(&state)?;
+        self.looked_ns.store(now, Ordering::Release);
+        Ok(snapshot)
+    }
+
+    /// See [`super::TenantTables::look`]. Whoever asks while another looks waits for that; while this process commits,
+    /// what is known serves, since the commit brings the rest.
+    pub(super) async fn look(&self, age_max: Duration) -> Result<()> {
+        let age_max = i64::try_from(age_max.as_nanos()).unwrap_or(i64::MAX);
+        let known = self.visible.read().is_some();
+        // A clock that was set back tells nothing of the age.
+        let recent = |now: i64| (0..age_max).contains(&now.saturating_sub(self.looked_ns.load(Ordering::Acquire)));
+        if !known || recent(self.clock.now().0) {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
+        let now = self.clock.now().0;
+        let Ok(mut state) = self.state.try_lock() else { return Ok(()) };
+        if recent(now) {
+            return Ok(());
+        }
+        let looked = self.read_news(&mut state).await;
+        // A failed look is not repeated at once either.
+        self.looked_ns.store(now, Ordering::Release);
+        looked
+    }
+
+    async fn read_news(&self, state: &mut State) -> Result<()> {
+        if self.has_news(state).await? {
+            self.update(state).await?;
+            self.publish(state)?;
+        }
+        Ok(())
     }
 
     /// Whether there is an entry behind the loaded version: one read instead of a listing. Its absence proves nothing

@@ -16,6 +16,7 @@ mod snapshot;
 mod writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use hashbrown::HashMap;
@@ -165,7 +166,13 @@ impl TenantTables {
         self.log(table)?.snapshot().await
     }
 
-    /// Reads the table's log again. A process that only reads calls it now and then.
+    /// Sees what other processes committed, if that was last looked for longer than `age_max` ago. Costs one read where
+    /// there is nothing new.
+    pub async fn look(&self, table: Table, age_max: Duration) -> Result<()> {
+        self.log(table)?.look(age_max).await
+    }
+
+    /// Reads the table's log again, now.
     pub async fn refresh(&self, table: Table) -> Result<Arc<Snapshot>> {
         self.log(table)?.refresh().await
     }

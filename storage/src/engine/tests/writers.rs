@@ -45,6 +45,25 @@ async fn two_writers_of_one_store_both_answer_with_all_that_was_flushed() {
 }
 
 #[tokio::test]
+async fn a_query_that_comes_during_a_look_waits_for_what_it_finds() {
+    let (mut bed, objects) = Bed::faulty().await;
+    let (_data, other) = another(&bed, None).await;
+    for second in 0..6 {
+        bed.check().await;
+        bed.send([logs(second)]).await;
+        bed.engine.flush(None).await.expect("flushes");
+        pass_refresh_age(&bed);
+        // Every call takes a while, so that the second query comes in the middle of the first one's look.
+        objects.set_chaos(Some(crate::store::faulty::Chaos::new(7, 0.0, 0.0, 1.0)));
+        let (context, scan) = (context(&bed.tenant), ScanRequest::all(Table::Logs, TimeRange::ALL));
+        let count = || async { rows(other.as_ref(), &scan, &context).await.num_rows() };
+        let (first, second_count) = tokio::join!(count(), count());
+        assert_eq!((first, second_count), (9 * bed.sent.len(), 9 * bed.sent.len()));
+        objects.set_chaos(None);
+    }
+}
+
+#[tokio::test]
 async fn a_look_for_commits_of_others_costs_one_read_and_no_listing() {
     let mut bed = Bed::new().await;
     bed.send(all(0)).await;
