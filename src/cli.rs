@@ -1,21 +1,23 @@
-//! The command line: `serve` (may be left out), `check-config`, `config`, `version`.
+//! The command line: `serve` (may be left out), `inspect`, `verify`, `check-config`, `config`, `version`.
 //!
 //! Owns: names of flags and commands, and what the short commands print. Does not own: what the settings mean
-//! (`config`), the server.
+//! (`config`), the server, the reports of `inspect` and `verify`.
 
 use std::fmt;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use storage::store::{Store, StoreOptions};
 
 use crate::config::{self, Config};
-use crate::server;
+use crate::{inspect, server, verify};
 
 /// Metrics, logs and traces in one process: takes OTLP, Prometheus remote write and Loki push, answers the query APIs
 /// of Prometheus, Loki and Tempo, and keeps everything as Delta tables on object storage or a local disk.
 #[derive(Parser)]
-#[command(name = "tercet", version, disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
+#[command(name = "tercet", version, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -27,6 +29,12 @@ struct Cli {
 enum Command {
     /// Runs the server. This is what happens without a command, too.
     Serve(Flags),
+    /// Prints what is in the write-ahead log, a table, a file or an index. Changes nothing; a server may be running.
+    #[command(subcommand)]
+    Inspect(inspect::What),
+    /// Checks tables and write-ahead log against their checksums and counts. Changes nothing; a server may be running.
+    #[command(after_help = verify::EXIT_CODES)]
+    Verify(Place),
     /// Reads the configuration as `serve` would, says whether it can be used, and stops.
     CheckConfig(Flags),
     /// Prints the configuration as `serve` would use it, as YAML with an explanation of each key.
@@ -89,6 +97,45 @@ impl Flags {
     }
 }
 
+/// Where a store is, for the commands that look into it.
+#[derive(Args)]
+pub struct Place {
+    /// Folder of the write-ahead log and, unless --store says otherwise, of the tables.
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Where the tables are: a path, or a gs://, s3:// or az:// URL. Default: a folder inside --data.
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Configuration file (YAML), for its `data` and `store`.
+    #[arg(long, value_name = "FILE", env = "TERCET_CONFIG")]
+    config: Option<PathBuf>,
+    /// Prints JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Place {
+    /// The configuration, of which `data` and the store's URL are used.
+    pub fn load(&self) -> Result<Config, Failure> {
+        let flags = Flags {
+            data: self.data.clone(),
+            store: self.store.clone(),
+            config: self.config.clone(),
+            ..Flags::default()
+        };
+        flags.load()
+    }
+
+    /// The store, which must be there.
+    pub fn open_store(&self) -> Result<Arc<Store>, Failure> {
+        let url = self.load()?.store_url();
+        let store = Store::open_existing(&url, &StoreOptions::default()).map_err(|error| {
+            Failure::usage(format!("{error}; name the store with --store, or the server's data folder with --data"))
+        })?;
+        Ok(Arc::new(store))
+    }
+}
+
 /// Why the process ends with an exit code other than 0: one sentence.
 #[derive(Debug)]
 pub struct Failure {
@@ -98,7 +145,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Arguments or configuration are at fault.
+    /// Arguments, configuration or the place they name are at fault.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self { usage: true, message: message.to_string() }
     }
@@ -121,6 +168,8 @@ pub fn run() -> Result<(), Failure> {
     match cli.command {
         None => server::run(cli.flags.load()?),
         Some(Command::Serve(flags)) => server::run(flags.load()?),
+        Some(Command::Inspect(what)) => inspect::run(&what),
+        Some(Command::Verify(place)) => verify::run(&place),
         Some(Command::CheckConfig(flags)) => {
             let config = flags.load()?;
             say(&format!("The configuration can be used: tables in {}, HTTP on {}.", config.store_url(), config.http))

@@ -10,10 +10,12 @@ mod generated;
 mod grpc;
 mod http;
 mod ingest;
+mod inspect;
 mod queries;
 mod server;
 mod tails;
 mod telemetry;
+mod verify;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -24,7 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exit code of a run that failed.
 const EXIT_FAILURE: u8 = 1;
-/// Exit code of arguments or a configuration that cannot be used.
+/// Exit code of arguments or a configuration that cannot be used, or name a place that is not there.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {

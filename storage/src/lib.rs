@@ -11,12 +11,14 @@ pub mod engine;
 pub mod error;
 pub mod head;
 pub mod index;
+pub mod inspect;
 pub mod model;
 pub mod paths;
 pub mod scan;
 pub mod signal;
 pub mod store;
 pub mod table;
+pub mod verify;
 pub mod wal;
 
 pub use context::Context;

@@ -5,6 +5,8 @@
 //! Does not own: what is inside.
 
 use object_store::path::Path;
+/// A path inside a store.
+pub use object_store::path::Path as ObjectPath;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};

@@ -126,3 +126,67 @@ async fn an_idle_server_is_small_and_says_so_in_its_metrics() {
     assert_eq!(code, 200);
     assert!(metrics.contains("# TYPE tercet_"), "{metrics}");
 }
+
+#[tokio::test]
+async fn a_live_store_can_be_looked_at_and_checked_and_damage_ends_in_1() {
+    let server = Server::start().await;
+    let url = server.url("/loki/api/v1/push");
+    let json = [("Content-Type", "application/json")];
+    assert_eq!(server.post(&url, &json, push()).await.0, 204);
+    server.flush().await;
+    let later = push().replace("\"x\"", "\"y\"");
+    assert_eq!(server.post(&url, &json, later).await.0, 204);
+    let data = server.data().display().to_string();
+    let said = |arguments: &[&str]| {
+        let output = run(&[arguments, &["--data", &data]].concat(), &[]);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {out}{err}");
+        out.into_owned()
+    };
+    let wal: serde_json::Value = serde_json::from_str(&said(&["inspect", "wal", "logs", "--json"])).expect("JSON");
+    let entries =
+        wal[0]["rows"].as_array().expect("a list").iter().find(|row| row["table"] == "logs").expect("entries");
+    assert_eq!((&entries["rows"], &entries["tenant"]), (&1.into(), &"default".into()));
+    assert!(said(&["inspect", "wal"]).contains("traces ("));
+    assert!(said(&["inspect", "table"]).contains("default/logs"));
+    let table: serde_json::Value = serde_json::from_str(&said(&["inspect", "table", "logs", "--json"])).expect("JSON");
+    assert_eq!(table["summary"]["rows"], 1);
+    let block = table["blocks"][0]["object"].as_str().expect("a path").to_owned();
+    assert!(said(&["inspect", "table", "default/logs"]).contains(&block));
+    let file = said(&["inspect", "file", &block]);
+    assert!(file.contains("line ") && file.contains("ZSTD") && file.contains("1 rows"), "{file}");
+    let local = server.data().join("store").join(&block).display().to_string();
+    assert_eq!(said(&["inspect", "file", &local]).lines().count(), file.lines().count());
+    assert!(said(&["inspect", "index", &block]).contains("1 identities in 1 runs, 1 rows"));
+    let sound = said(&["verify"]);
+    assert!(sound.contains("checked 2 tables: 2 blocks, 2 rows") && sound.contains("0 damages"), "{sound}");
+
+    let mut bytes = std::fs::read(&local).expect("readable");
+    bytes[10] ^= 1;
+    std::fs::write(&local, bytes).expect("writable");
+    let output = run(&["verify", "--data", &data, "--json"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&report["damages"], &report["findings"][0]["object"]), (&1.into(), &block.into()));
+}
+
+#[test]
+fn places_that_are_not_there_are_told_in_a_sentence_and_not_made() {
+    let folder = TempDir::new().expect("a folder");
+    let missing = folder.path().join("x").display().to_string();
+    for arguments in [
+        ["verify", "--data"].as_slice(),
+        &["inspect", "table", "--data"],
+        &["inspect", "wal", "--data"],
+        &["inspect", "index", "default/logs", "--store"],
+    ] {
+        let arguments = [arguments, &[missing.as_str()]].concat();
+        fails_with(&arguments, &[], &[&missing, "--data"]);
+        assert_eq!(run(&arguments, &[]).status.code(), Some(2), "{arguments:?}");
+    }
+    assert!(!folder.path().join("x").exists());
+    fails_with(&["inspect", "table", "sample"], &[], &["`sample` is no table", "samples"]);
+    fails_with(&["inspect", "wal", "log"], &[], &["`log` is no signal", "logs"]);
+    let help = String::from_utf8(run(&["help", "inspect"], &[]).stdout).expect("text");
+    assert!(["wal", "table", "file", "index"].iter().all(|word| help.contains(word)), "{help}");
+}

@@ -10,6 +10,7 @@ mod faults;
 mod generated;
 mod journey;
 mod loki;
+mod open_format;
 mod opentelemetry;
 mod oracle;
 mod prometheus;

@@ -51,6 +51,15 @@ impl Directory {
         self.runs.last().map_or(0, |run| run.first_row + u64::from(run.rows))
     }
 
+    /// What it holds, in a line.
+    pub fn summary(&self) -> String {
+        let identities: hashbrown::HashSet<i64> = self.runs.iter().map(|run| run.identity).collect();
+        let times = self.runs.iter().map(|run| run.first).min().zip(self.runs.iter().map(|run| run.last).max());
+        let (first, last) = times.unwrap_or_default();
+        let (identities, runs, rows) = (identities.len(), self.runs.len(), self.rows());
+        format!("{identities} identities in {runs} runs, {rows} rows, times {first} to {last}")
+    }
+
     /// Bytes in memory.
     pub fn heap_bytes(&self) -> usize {
         self.runs.capacity() * std::mem::size_of::<Run>()

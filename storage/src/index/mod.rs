@@ -37,6 +37,14 @@ impl Sidecar {
         }
     }
 
+    /// Reads the bytes of one and says in a line what it holds; the error says what is damaged.
+    pub fn decode(self, bytes: Bytes) -> Result<String> {
+        match self {
+            Self::Directory => Directory::decode(&bytes).map(|directory| directory.summary()),
+            Self::Tokens => tokens::TokenFilter::decode(bytes).map(|filter| filter.summary()),
+        }
+    }
+
     /// Whether the blocks of `table` have one.
     pub fn applies(self, table: Table) -> bool {
         match self {

@@ -372,6 +372,17 @@ impl TokenFilter {
         self.bytes.len() + self.filters.len() * std::mem::size_of::<(usize, u32)>()
     }
 
+    /// What it holds, in a line.
+    pub fn summary(&self) -> String {
+        let words = || self.filters.iter().map(|(_, words)| *words).filter(|words| *words != EVERYTHING);
+        let (ranges, without) = (self.filters.len(), self.filters.len() - words().count());
+        let bytes = 8 * words().map(u64::from).sum::<u64>();
+        format!(
+            "{ranges} ranges of {RANGE_ROWS} rows, {} rows, {bytes} bytes of filters, {without} ranges without",
+            self.rows
+        )
+    }
+
     /// The rows that may pass the tests of `probe`, ascending and joined.
     pub fn candidates(&self, probe: &Probe) -> Vec<Range<u64>> {
         let mut found: Vec<Range<u64>> = Vec::new();

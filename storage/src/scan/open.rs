@@ -19,6 +19,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::arrow::{ProjectionMask, RowNumber};
+use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
@@ -30,6 +31,7 @@ use crate::index::directory::{Directory, columns};
 use crate::index::tokens::TokenFilter;
 use crate::paths;
 use crate::signal::Table;
+use crate::store::Store;
 use crate::table::{Block, TenantTables, decimal, file_schema};
 
 /// Rows of a batch on its way out.
@@ -142,11 +144,7 @@ pub(crate) async fn open_block(
     let footer = match tables.caches().footers.get(&key) {
         Some(footer) => footer,
         None => {
-            let loader = ParquetMetaDataReader::new()
-                .with_page_index_policy(PageIndexPolicy::Optional)
-                .with_prefetch_hint(Some(TAIL_BYTES));
-            let footer = loader.load_and_finish(&mut reader, block.bytes).await;
-            let footer = Arc::new(footer.map_err(|source| unreadable(&reader.object, source))?);
+            let footer = Arc::new(load_footer(&mut reader).await?);
             tables.caches().footers.put(&key, Arc::clone(&footer), footer.memory_size());
             footer
         }
@@ -155,6 +153,20 @@ pub(crate) async fn open_block(
     let options = ArrowReaderOptions::new().with_schema(file_schema(table));
     let footer = ArrowReaderMetadata::try_new(footer, options).map_err(|source| unreadable(&reader.object, source))?;
     Ok(Opened { table, reader, footer })
+}
+
+async fn load_footer(reader: &mut BlockReader) -> Result<ParquetMetaData> {
+    let loader = ParquetMetaDataReader::new()
+        .with_page_index_policy(PageIndexPolicy::Optional)
+        .with_prefetch_hint(Some(TAIL_BYTES));
+    let (object, bytes) = (reader.object.clone(), reader.bytes);
+    loader.load_and_finish(reader, bytes).await.map_err(|source| unreadable(&object, source))
+}
+
+/// The footer and page index of any Parquet file of `bytes` bytes.
+pub(crate) async fn read_footer(store: &Store, object: &Path, bytes: u64) -> Result<ParquetMetaData> {
+    let objects = Arc::clone(store.objects());
+    load_footer(&mut BlockReader { objects, object: object.clone(), bytes, footer: None, stats: None }).await
 }
 
 fn unreadable(object: &Path, source: ParquetError) -> Error {
@@ -191,10 +203,25 @@ impl Opened {
 
     /// Whether row group `group` may hold one of `values` in its column `leaf`, by its bloom filter.
     pub(crate) async fn bloom_may_hold(&self, group: usize, leaf: usize, values: &[&[u8]]) -> Result<bool> {
+        let bloom = self.bloom(group, leaf).await?;
+        Ok(bloom.is_none_or(|bloom| values.iter().any(|value| bloom.check(*value))))
+    }
+
+    /// How many of `values` the bloom filter of row group `group` denies in its column `leaf`.
+    pub(crate) async fn bloom_misses<'a>(
+        &self,
+        group: usize,
+        leaf: usize,
+        values: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<u64> {
+        let bloom = self.bloom(group, leaf).await?;
+        Ok(bloom.map_or(0, |bloom| values.filter(|value| !bloom.check(*value)).count() as u64))
+    }
+
+    async fn bloom(&self, group: usize, leaf: usize) -> Result<Option<Sbbf>> {
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.footer.clone());
         let bloom = builder.get_row_group_column_bloom_filter(group, leaf).await;
-        let bloom = bloom.map_err(|source| unreadable(&self.reader.object, source))?;
-        Ok(bloom.is_none_or(|bloom| values.iter().any(|value| bloom.check(*value))))
+        bloom.map_err(|source| unreadable(&self.reader.object, source))
     }
 
     /// All rows in the columns of memory.

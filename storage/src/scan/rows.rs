@@ -67,7 +67,7 @@ fn append_bytes(content: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// A trace id as a number in the same order.
-pub(super) fn trace_key(id: &[u8]) -> Result<u128> {
+pub(crate) fn trace_key(id: &[u8]) -> Result<u128> {
     let id = id.try_into().map_err(|_| Error::corrupt(format!("a trace id has {} bytes instead of 16", id.len())))?;
     Ok(u128::from_be_bytes(id))
 }

@@ -68,6 +68,19 @@ impl Store {
         }
     }
 
+    /// As [`Store::open`], but a folder that does not exist is an error and is not created.
+    pub fn open_existing(url: &str, options: &StoreOptions) -> Result<Self> {
+        let folder = match url.split_once("://") {
+            None => Some(PathBuf::from(url)),
+            Some(("file", _)) => parse(url)?.to_file_path().ok(),
+            Some(_) => None,
+        };
+        match folder.filter(|folder| !folder.is_dir()) {
+            Some(folder) => Err(wrong_url(url, &format!("there is no folder {}", folder.display()))),
+            None => Self::open(url, options),
+        }
+    }
+
     fn open_folder(path: PathBuf) -> Result<Self> {
         let refused = |source: std::io::Error| {
             Error::new(Kind::Unavailable, format!("the store's folder `{}` cannot be used", path.display()))
@@ -213,6 +226,20 @@ mod tests {
         let options = StoreOptions { gcs_endpoint: Some("http://127.0.0.1:1/".into()) };
         Store::open("gs://bucket/a/b", &options).expect("opens without a call");
         assert_eq!(Store::open("ftp://x", &options).expect_err("unknown").kind(), Kind::Invalid);
+    }
+
+    #[test]
+    fn a_store_that_is_only_looked_at_is_not_created() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let missing = folder.path().join("x");
+        let url = url::Url::from_file_path(&missing).expect("absolute").to_string();
+        for url in [missing.display().to_string(), url] {
+            let error = Store::open_existing(&url, &StoreOptions::default()).expect_err("is not there");
+            assert_eq!(error.kind(), Kind::Invalid);
+            assert!(!missing.exists());
+        }
+        let there = folder.path().display().to_string();
+        Store::open_existing(&there, &StoreOptions::default()).expect("opens");
     }
 
     #[tokio::test]

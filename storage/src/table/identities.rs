@@ -57,7 +57,7 @@ fn service_name(labels: &Labels) -> String {
 }
 
 /// Reads rows of an identity table back.
-fn read_rows(rows: &RecordBatch) -> Result<Vec<Identity>> {
+pub fn read_identities(rows: &RecordBatch) -> Result<Vec<Identity>> {
     let maps = rows.columns().last().and_then(|column| column.as_map_opt());
     let maps = TextMaps::new(maps.ok_or_else(|| Error::corrupt("an identity table lacks its labels"))?);
     Ok((0..rows.num_rows()).map(|row| Identity::from(Labels::from_pairs(maps.pairs(row)))).collect())
@@ -115,7 +115,7 @@ impl TenantTables {
         let (tables, opened) = (Arc::clone(self), block.clone());
         let mut rows = guarded(object, async move { open_block(&tables, table, &opened, None).await?.all_rows() });
         while let Some(rows) = rows.try_next().await? {
-            identities.extend(read_rows(&rows)?);
+            identities.extend(read_identities(&rows)?);
         }
         let identities = tokio::task::spawn_blocking(move || union(&[Arc::new(identities)])).await;
         let identities =

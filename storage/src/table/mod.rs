@@ -32,10 +32,10 @@ use crate::signal::Table;
 use crate::store::Store;
 
 pub use cache::Caches;
-pub use identities::identity_rows;
+pub use identities::{identity_rows, read_identities};
 pub use replace::{Replaced, Replacement, Replacing};
 pub use snapshot::{Block, NewBlock, Order, Snapshot};
-pub(crate) use writer::{Encoded, file_schema};
+pub(crate) use writer::{Encoded, file_schema, times_ns};
 
 /// Where a block that is being written is to lie.
 struct Place {

@@ -144,7 +144,7 @@ fn time_bounds(table: Table, rows: &RecordBatch) -> Option<(i64, i64)> {
 }
 
 /// Times of a column in nanoseconds; a millisecond counts to its end.
-pub(super) fn times_ns(table: Table, (first, last): (i64, i64)) -> (i64, i64) {
+pub(crate) fn times_ns(table: Table, (first, last): (i64, i64)) -> (i64, i64) {
     match table.spec().time {
         Some((_, TimeUnit::Ms)) => {
             (first.saturating_mul(NS_PER_MS), last.saturating_mul(NS_PER_MS).saturating_add(NS_PER_MS - 1))

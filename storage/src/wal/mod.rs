@@ -12,6 +12,6 @@ pub mod segment;
 pub(crate) mod tests;
 pub mod writer;
 
-pub use reader::{Replayed, replay};
+pub use reader::{Damage, Replayed, replay, survey};
 pub use record::Record;
 pub use writer::{Apply, Limits, Wal};

@@ -8,6 +8,7 @@
 //! 2. Bytes are only cut off a file if they lie behind its last whole record and the file is the last one; whatever
 //!    else is not readable stays in a copy named `.damaged` and is counted.
 //! 3. After a replay the folder reads the same again; records that are missing altogether are reported each time.
+//! 4. [`survey`] hands out what [`replay`] would, and changes nothing.
 
 use std::fs;
 use std::io::Write;
@@ -31,8 +32,23 @@ pub struct Replayed {
     pub records: u64,
     /// Places where records are missing or unreadable.
     pub damages: u64,
+    /// Where they are.
+    pub places: Vec<Damage>,
     /// Bytes cut off the end: a record that was never acknowledged.
     pub torn_bytes: u64,
+}
+
+/// A place of a WAL where records are missing or unreadable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment.
+    pub segment: PathBuf,
+    /// First byte.
+    pub from: u64,
+    /// The byte after the last; equal to `from` where something is missing.
+    pub to: u64,
+    /// What is wrong there.
+    pub what: String,
 }
 
 /// The frames of one segment.
@@ -47,14 +63,34 @@ struct Frames<'a> {
 
 /// Hands each record of `folder` to `each`, with its sequence number. An error of `each` ends the replay and leaves
 /// the folder as it is.
-pub fn replay(folder: &Path, signal: Signal, each: impl FnMut(u64, Record) -> Result<()>) -> Result<Replayed> {
+pub fn replay(folder: &Path, signal: Signal, mut each: impl FnMut(u64, Record) -> Result<()>) -> Result<Replayed> {
     segment::create_folder(folder)?;
     // A process that ended before it synced may have left their entries.
     for above in folder.ancestors().skip(1).take(2).filter(|above| !above.as_os_str().is_empty()) {
         segment::sync_folder(above)?;
     }
+    read(folder, Replay::new(signal, true, |_, frame, record| each(frame.sequence, record)))
+}
+
+/// Hands each record of `folder` to `each`, with its segment and its frame, and leaves the folder as it is: another
+/// process may be writing there, and segments that it deletes meanwhile are left out. What a replay would cut or set
+/// aside is only reported. A folder that does not exist holds nothing.
+pub fn survey(
+    folder: &Path,
+    signal: Signal,
+    each: impl FnMut(&Path, &Frame<'_>, Record) -> Result<()>,
+) -> Result<Replayed> {
+    if !folder.exists() {
+        return Ok(Replayed::default());
+    }
+    read(folder, Replay::new(signal, false, each))
+}
+
+fn read<F>(folder: &Path, mut replay: Replay<F>) -> Result<Replayed>
+where
+    F: FnMut(&Path, &Frame<'_>, Record) -> Result<()>,
+{
     let segments = segment::list(folder)?;
-    let mut replay = Replay { signal, last: 0, found: Replayed::default(), each };
     for (i, (first, path)) in segments.iter().enumerate() {
         let following = segments.get(i + 1);
         let boundary = following.and_then(|(_, path)| read_header(path));
@@ -84,19 +120,32 @@ fn read_header(path: &Path) -> Option<Header> {
 /// A replay on its way.
 struct Replay<F> {
     signal: Signal,
-    /// The last sequence number so far.
+    /// Whether torn and damaged files are put in order.
+    repair: bool,
+    /// The last sequence number so far; 0 when not known.
     last: u64,
     found: Replayed,
     each: F,
 }
 
-impl<F: FnMut(u64, Record) -> Result<()>> Replay<F> {
+impl<F: FnMut(&Path, &Frame<'_>, Record) -> Result<()>> Replay<F> {
+    fn new(signal: Signal, repair: bool, each: F) -> Self {
+        Self { signal, repair, last: 0, found: Replayed::default(), each }
+    }
+
     fn segment(&mut self, path: &Path, position: Position) -> Result<()> {
-        let bytes = fs::read(path)?;
+        let bytes = match fs::read(path) {
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound && !self.repair => {
+                // A flush of the running process took it away.
+                self.last = 0;
+                return Ok(());
+            }
+            read => read?,
+        };
         let header = Header::decode(&bytes);
         if header.is_none() && bytes.len() <= HEADER_BYTES && position.is_last {
             // The process ended while it created the file: no record was ever in it.
-            return remove(path);
+            return if self.repair { remove(path) } else { Ok(()) };
         }
         self.check_header(path, header, &bytes)?;
         let mut frames = frames(&bytes);
@@ -105,7 +154,9 @@ impl<F: FnMut(u64, Record) -> Result<()>> Replay<F> {
         if let Some(tail) = frames.tail {
             let complete = position.boundary.is_some_and(|boundary| self.last >= boundary);
             if position.is_last {
-                cut(path, tail, bytes.len())?;
+                if self.repair {
+                    cut(path, tail, bytes.len())?;
+                }
                 self.found.torn_bytes += u64::try_from(bytes.len() - tail).unwrap_or(0);
                 size = tail;
             } else if !complete {
@@ -115,12 +166,27 @@ impl<F: FnMut(u64, Record) -> Result<()>> Replay<F> {
         let damages = frames.damages.len() + usize::from(header.is_none());
         if damages > 0 {
             self.found.damages += u64::try_from(damages).unwrap_or(u64::MAX);
-            size = set_aside(path, self.signal, position.first, header, &bytes, &kept)?;
+            self.note(path, header, &frames);
+            if self.repair {
+                size = set_aside(path, self.signal, position.first, header, &bytes, &kept)?;
+            }
         }
         let bytes = u64::try_from(size).unwrap_or(u64::MAX);
         let last = self.last.max(position.first.saturating_sub(1));
         self.found.closed.push(Closed { path: path.to_owned(), last, bytes });
         Ok(())
+    }
+
+    fn note(&mut self, segment: &Path, header: Option<Header>, frames: &Frames<'_>) {
+        if header.is_none() {
+            let what = "the header is not readable".to_owned();
+            self.found.places.push(Damage { segment: segment.to_owned(), from: 0, to: HEADER_BYTES as u64, what });
+        }
+        let places = frames.damages.iter().map(|(from, to)| {
+            let what = if from == to { "records are missing" } else { "no whole record that belongs here" };
+            Damage { segment: segment.to_owned(), from: *from as u64, to: *to as u64, what: what.to_owned() }
+        });
+        self.found.places.extend(places);
     }
 
     fn check_header(&mut self, path: &Path, header: Option<Header>, bytes: &[u8]) -> Result<()> {
@@ -141,6 +207,8 @@ impl<F: FnMut(u64, Record) -> Result<()>> Replay<F> {
             let (from, to) = (self.last + 1, header.previous);
             tracing::error!(segment = %path.display(), from, to, "WAL records are missing");
             self.found.damages += 1;
+            let what = format!("the records {from} to {to} are missing before it");
+            self.found.places.push(Damage { segment: path.to_owned(), from: 0, to: 0, what });
         }
         Ok(())
     }
@@ -171,7 +239,7 @@ impl<F: FnMut(u64, Record) -> Result<()>> Replay<F> {
             self.last = frame.sequence;
             match decode(&frame, self.signal) {
                 Ok(record) => {
-                    (self.each)(frame.sequence, record)?;
+                    (self.each)(path, &frame, record)?;
                     self.found.records += 1;
                     kept.push(frame);
                 }

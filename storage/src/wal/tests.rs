@@ -139,6 +139,24 @@ fn read(folder: &Path) -> (Vec<(u64, Record)>, Replayed) {
     (records, replayed.expect("replays"))
 }
 
+/// What a survey hands out must be what a replay hands out afterwards, and nothing may have changed on disk.
+fn survey_changes_nothing(folder: &Path) -> (Vec<(u64, Record)>, Replayed) {
+    let files = || -> Vec<(PathBuf, Vec<u8>)> {
+        let mut names: Vec<PathBuf> =
+            std::fs::read_dir(folder).expect("lists").map(|entry| entry.expect("reads").path()).collect();
+        names.sort();
+        names.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("reads"))).collect()
+    };
+    let before = files();
+    let mut records = Vec::new();
+    let found = survey(folder, Signal::Logs, |_, frame, record| {
+        records.push((frame.sequence, record));
+        Ok(())
+    });
+    assert_eq!(files(), before);
+    (records, found.expect("surveys"))
+}
+
 fn sequences(records: &[(u64, Record)]) -> Vec<u64> {
     records.iter().map(|(sequence, _)| *sequence).collect()
 }
@@ -197,7 +215,9 @@ async fn a_log_cut_at_any_byte_gives_the_records_before_the_cut() {
         let copy = segment::path(folder.path(), 1);
         std::fs::write(&copy, &bytes[..cut]).expect("writes");
         let whole = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
+        let (surveyed, survey) = survey_changes_nothing(folder.path());
         let (found, replayed) = read(folder.path());
+        assert_eq!((surveyed, survey.torn_bytes), (found.clone(), replayed.torn_bytes), "cut at {cut}");
         assert_eq!(found, records[..whole], "cut at {cut}");
         assert_eq!(replayed.damages, 0, "a torn tail is no damage, cut at {cut}");
         assert_eq!(replayed.next, u64::try_from(whole).expect("fits") + 1, "cut at {cut}");
@@ -227,7 +247,9 @@ async fn a_flipped_bit_loses_one_record_at_most_and_is_reported() {
         std::fs::write(segment::path(folder.path(), 1), &damaged).expect("writes");
         let header = segment::Header { signal: Signal::Logs, repaired: false, first: 5, previous: 4 };
         std::fs::write(segment::path(folder.path(), 5), header.encode()).expect("writes");
+        let (surveyed, survey) = survey_changes_nothing(folder.path());
         let (found, replayed) = read(folder.path());
+        assert_eq!((&surveyed, survey.damages, survey.places.is_empty()), (&found, replayed.damages, false));
         assert!(replayed.damages > 0, "flipped at {at}");
         assert!(found.len() >= 3, "flipped at {at}: {:?}", sequences(&found));
         assert!(found.iter().all(|record| records.contains(record)), "flipped at {at}");
