@@ -2,13 +2,16 @@
 //!
 //! Owns: the state of the process (starting, ready, stopping). Does not own: what the parts do.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use storage::budget::Budget;
 use storage::clock::Clock;
 use storage::{Engine, Error, Kind};
 
 use crate::config::Config;
+use crate::config::memory::allowed_bytes;
 use crate::generated::Generated;
 use crate::ingest::{Followers, Ingest};
 use crate::queries::Queries;
@@ -30,6 +33,8 @@ pub enum Phase {
 pub struct App {
     /// All settings.
     pub config: Config,
+    /// The memory that all parts share.
+    pub budget: Budget,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// The one way in.
@@ -54,14 +59,16 @@ impl App {
     pub fn new(config: Config, clock: Arc<dyn Clock>, compute: tokio::runtime::Handle) -> SharedApp {
         let telemetry = Arc::new(Telemetry::default());
         let tails = Arc::new(Tails::default());
+        let budget = config.budget(allowed_bytes(Path::new("/")));
         let generated = Arc::new(Generated::new(&config, Arc::clone(&clock)));
         let followers = Followers { tails: Arc::clone(&tails), generated: Arc::clone(&generated) };
         Arc::new(Self {
-            ingest: Ingest::new(&config, Arc::clone(&clock), Arc::clone(&telemetry), followers),
-            queries: Queries::new(&config.query, compute, Arc::clone(&telemetry)),
+            ingest: Ingest::new(&config, &budget, Arc::clone(&clock), Arc::clone(&telemetry), followers),
+            queries: Queries::new(&config.query, &budget, compute, Arc::clone(&telemetry)),
             generated,
             tails,
             telemetry,
+            budget,
             clock,
             config,
             engine: OnceLock::new(),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use storage::budget::{Reservation, Share};
+use storage::budget::{Budget, Reservation, Share};
 use storage::clock::Clock;
 use storage::engine::Appended;
 use storage::model::tenant::Tenant;
@@ -92,10 +92,16 @@ impl Followers {
 
 impl Ingest {
     /// Limits as the settings say.
-    pub fn new(config: &Config, clock: Arc<dyn Clock>, telemetry: Arc<Telemetry>, followers: Followers) -> Self {
+    pub fn new(
+        config: &Config,
+        budget: &Budget,
+        clock: Arc<dyn Clock>,
+        telemetry: Arc<Telemetry>,
+        followers: Followers,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            memory: Share::root("ingest.inflight_bytes_max", config.ingest.inflight_bytes_max.bytes()),
+            memory: Arc::clone(&budget.bodies),
             stall_max: STALL_MAX,
             decoders: Semaphore::new(cores),
             retention: config.retention,
@@ -105,11 +111,6 @@ impl Ingest {
             followers,
             read_only: config.read_only,
         }
-    }
-
-    /// Bytes of bodies in flight.
-    pub fn memory_used(&self) -> usize {
-        self.memory.used_bytes()
     }
 
     /// The latest time that is taken.
@@ -159,7 +160,7 @@ impl Ingest {
                 return Err(Error::limit(format!("request body too large: more than {limit_bytes} bytes")));
             }
             let wanted = self.wanted(length);
-            held.grow(wanted.saturating_sub(held.bytes())).map_err(|_| too_many_bodies())?;
+            held.grow(wanted.saturating_sub(held.bytes())).map_err(|_| self.too_many(wanted))?;
             bytes.extend_from_slice(&part);
         }
         Ok(Incoming { bytes: bytes.freeze(), held })
@@ -167,14 +168,19 @@ impl Ingest {
 
     /// Memory for a message of `bytes` that a transport has read itself, until dropped; [`Kind::Busy`] without any.
     pub fn hold(&self, bytes: usize) -> Result<Reservation> {
-        self.memory.reserve(self.wanted(bytes)).map_err(|_| too_many_bodies())
+        self.memory.reserve(self.wanted(bytes)).map_err(|_| self.too_many(bytes))
     }
 
     /// Holds `bytes` from here on instead of what a body was reckoned to unpack to.
     fn resize(&self, held: &mut Reservation, bytes: usize) -> Result<()> {
         let wanted = bytes.min(self.memory.limit_bytes());
         held.shrink_to(wanted);
-        held.grow(wanted.saturating_sub(held.bytes())).map_err(|_| too_many_bodies())
+        held.grow(wanted.saturating_sub(held.bytes())).map_err(|_| self.too_many(wanted))
+    }
+
+    /// Other bodies hold what `bytes` would need.
+    fn too_many(&self, bytes: usize) -> Error {
+        self.memory.exhausted(bytes, self.memory.used_bytes(), Kind::Busy)
     }
 
     /// One body may take the whole share and wait for its turn, but is never refused for good by it.
@@ -223,10 +229,6 @@ impl Ingest {
     }
 }
 
-fn too_many_bodies() -> Error {
-    Error::new(Kind::Busy, "too many request bodies are in memory (`ingest.inflight_bytes_max`); send again later")
-}
-
 async fn drain(stream: &mut axum::body::BodyDataStream, bytes_max: usize) {
     let mut seen = 0;
     while let Some(Ok(part)) = stream.next().await {
@@ -246,10 +248,11 @@ mod tests {
     fn ingest(inflight_bytes_max: u64) -> Ingest {
         let mut config = Config::default();
         config.ingest.inflight_bytes_max = crate::config::units::Size(inflight_bytes_max);
+        let budget = config.budget(8 << 30);
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
         let generated = Arc::new(Generated::new(&config, Arc::clone(&clock)));
         let followers = Followers { tails: Arc::default(), generated };
-        let ingest = Ingest::new(&config, clock, Arc::default(), followers);
+        let ingest = Ingest::new(&config, &budget, clock, Arc::default(), followers);
         Ingest { stall_max: Duration::from_millis(5), ..ingest }
     }
 
@@ -264,7 +267,7 @@ mod tests {
         let ingest = ingest(1000);
         let endless = Body::from_stream(parts(vec!["abc"]).chain(futures::stream::pending()));
         let error = ingest.read(Protocol::OtlpHttp, endless, 100).await.err().expect("ends");
-        assert_eq!((error.kind(), ingest.memory_used()), (Kind::Timeout, 0));
+        assert_eq!((error.kind(), ingest.memory.used_bytes()), (Kind::Timeout, 0));
     }
 
     #[tokio::test]
@@ -272,7 +275,7 @@ mod tests {
         let ingest = ingest(1000);
         let endless = Body::from_stream(parts(vec!["abc", "def"]).chain(futures::stream::pending()));
         let error = ingest.read(Protocol::OtlpHttp, endless, 5).await.err().expect("refused");
-        assert_eq!((error.kind(), ingest.memory_used()), (Kind::Limit, 0));
+        assert_eq!((error.kind(), ingest.memory.used_bytes()), (Kind::Limit, 0));
     }
 
     #[tokio::test]
@@ -280,20 +283,20 @@ mod tests {
         let ingest = ingest(1000);
         let mut small = ingest.hold(10).expect("free");
         ingest.resize(&mut small, 900).expect("free");
-        assert_eq!(ingest.memory_used(), 900);
+        assert_eq!(ingest.memory.used_bytes(), 900);
         let mut other = ingest.hold(10).expect("free");
         assert_eq!(ingest.resize(&mut other, 500).err().map(|e| e.kind()), Some(Kind::Busy));
         drop(other);
         ingest.resize(&mut small, 1_000_000).expect("one may take all");
         ingest.resize(&mut small, 5).expect("shrinks");
-        assert_eq!(ingest.memory_used(), 5);
+        assert_eq!(ingest.memory.used_bytes(), 5);
     }
 
     #[tokio::test]
     async fn messages_and_bodies_share_their_memory() {
         let ingest = ingest(100);
         let held = ingest.hold(1_000_000).expect("one may take all");
-        assert_eq!(ingest.memory_used(), 100);
+        assert_eq!(ingest.memory.used_bytes(), 100);
         assert_eq!(ingest.hold(1).err().map(|e| e.kind()), Some(Kind::Busy));
         let refused = ingest.read(Protocol::OtlpHttp, Body::from("abc"), 100).await;
         assert_eq!(refused.err().map(|e| e.kind()), Some(Kind::Busy));

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use query::{Error, Kind};
-use storage::budget::Share;
+use storage::budget::{Budget, Share};
 use storage::model::tenant::Tenant;
 use storage::{Context, Engine};
 use tokio::sync::Semaphore;
@@ -56,12 +56,17 @@ impl Drop for Waiting<'_> {
 
 impl Queries {
     /// Places as the settings say; the work itself runs on `compute`.
-    pub fn new(settings: &QuerySettings, compute: tokio::runtime::Handle, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(
+        settings: &QuerySettings,
+        budget: &Budget,
+        compute: tokio::runtime::Handle,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
         Self {
             places: Arc::new(Semaphore::new(settings.concurrency)),
             waiting: AtomicUsize::new(0),
             waiting_max: settings.concurrency.saturating_mul(WAITING_PER_PLACE),
-            memory: Share::root("query.memory", settings.memory.bytes()),
+            memory: Arc::clone(&budget.queries),
             memory_per_query: settings.memory_per_query.bytes(),
             answer_bytes_max: settings.answer_bytes_max.bytes(),
             compute,
@@ -72,11 +77,6 @@ impl Queries {
     /// The largest answer in bytes.
     pub fn answer_bytes_max(&self) -> usize {
         self.answer_bytes_max
-    }
-
-    /// Bytes that running queries hold.
-    pub fn memory_used(&self) -> usize {
-        self.memory.used_bytes()
     }
 
     /// Queries that wait for a place.
@@ -155,7 +155,7 @@ mod tests {
 
     fn queries(concurrency: usize) -> Queries {
         let settings = QuerySettings { concurrency, ..Config::default().query };
-        Queries::new(&settings, tokio::runtime::Handle::current(), Arc::default())
+        Queries::new(&settings, &Budget::default(), tokio::runtime::Handle::current(), Arc::default())
     }
 
     #[tokio::test]

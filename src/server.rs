@@ -119,6 +119,7 @@ async fn open_engine(app: &SharedApp) -> Result<Arc<Engine>, Failure> {
         unflushed_bytes_max: storage.unflushed_bytes_max.bytes(),
         wal_bytes_max: storage.wal_bytes_max.0,
         refresh_age_max: storage.refresh_age_max.0,
+        budget: app.budget.clone(),
         writer_id: (!storage.writer_id.is_empty()).then(|| storage.writer_id.clone()),
         ..EngineConfig::new(&config.data, config.store_url())
     };

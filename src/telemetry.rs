@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -123,10 +124,7 @@ impl Telemetry {
         out.sample("tercet_ready", &[], f64::from(u8::from(app.phase() == Phase::Ready)));
         self.ingest_families(&mut out);
         out.generator(&app.generated.counts());
-        out.family("tercet_ingest_inflight_bytes", "gauge", "Memory reserved for request bodies.");
-        out.sample("tercet_ingest_inflight_bytes", &[], app.ingest.memory_used() as f64);
-        out.family("tercet_query_memory_bytes", "gauge", "Memory that running queries hold.");
-        out.sample("tercet_query_memory_bytes", &[], app.queries.memory_used() as f64);
+        out.memory(app);
         out.family("tercet_queries_waiting", "gauge", "Queries that wait for a place.");
         out.sample("tercet_queries_waiting", &[], app.queries.waiting() as f64);
         out.family("tercet_query_places_free", "gauge", "Queries that could start now.");
@@ -249,6 +247,23 @@ impl Exposition {
             for signal in &stats.signals {
                 self.sample(name, &[("signal", signal.signal.name())], pick(signal) as f64);
             }
+        }
+    }
+
+    /// The memory budget. Caches count for themselves.
+    fn memory(&mut self, app: &App) {
+        let budget = &app.budget;
+        self.family("tercet_memory_limit_bytes", "gauge", "What `memory.limit` comes to.");
+        self.sample("tercet_memory_limit_bytes", &[], budget.limit_bytes() as f64);
+        self.family("tercet_memory_share_limit_bytes", "gauge", "Size of each share of it, by the share's setting.");
+        for share in budget.shares() {
+            self.sample("tercet_memory_share_limit_bytes", &[("share", share.name())], share.limit_bytes() as f64);
+        }
+        let cached = app.engine().map_or(0, |engine| engine.cached_bytes());
+        self.family("tercet_memory_share_used_bytes", "gauge", "What is held of each share.");
+        for share in budget.shares() {
+            let used = if Arc::ptr_eq(share, &budget.caches) { cached } else { share.used_bytes() };
+            self.sample("tercet_memory_share_used_bytes", &[("share", share.name())], used as f64);
         }
     }
 

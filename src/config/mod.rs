@@ -7,6 +7,7 @@
 //! 1. Every setting is a row of `settings::SETTINGS`: key, variable, explanation, how to set and to print it.
 //! 2. An unknown key or variable is an error that names the nearest known one.
 
+pub mod memory;
 mod settings;
 mod source;
 pub mod units;
@@ -16,7 +17,9 @@ use std::path::{Path, PathBuf};
 
 use proto::loki_push::PushLimits;
 use proto::otlp::metrics::OtlpMetricsSettings;
+use storage::budget::{Budget, Wanted};
 
+use memory::MemoryLimit;
 pub use source::Environment;
 use source::Raw;
 use units::{Size, Span};
@@ -64,6 +67,23 @@ pub struct Retention {
     pub logs: Span,
     /// Spans.
     pub traces: Span,
+}
+
+/// The memory budget. Each share is at most its part of the limit, see [`Budget`].
+#[derive(Clone, Debug)]
+pub struct MemorySettings {
+    /// The whole.
+    pub limit: MemoryLimit,
+    /// Rows that no table has yet, of all signals.
+    pub heads: Size,
+    /// Batches that wait for the write-ahead logs.
+    pub wal_queue: Size,
+    /// Rows on their way into files.
+    pub flush: Size,
+    /// Files that are being rewritten.
+    pub compaction: Size,
+    /// Footers, directories, identities of blocks.
+    pub caches: Size,
 }
 
 /// The storage engine.
@@ -192,6 +212,8 @@ pub struct Config {
     pub shutdown_grace: Span,
     /// How long data is kept.
     pub retention: Retention,
+    /// What memory is for.
+    pub memory: MemorySettings,
     /// The engine.
     pub storage: StorageSettings,
     /// What comes in.
@@ -223,6 +245,18 @@ impl Default for Config {
             tenancy: false,
             shutdown_grace: Span::seconds(25),
             retention: Retention { metrics: Span::days(30), logs: Span::days(30), traces: Span::days(14) },
+            memory: {
+                let Wanted { heads, wal_queue, flush, compaction, caches, .. } = Wanted::default();
+                let size = |bytes| Size(bytes as u64);
+                MemorySettings {
+                    limit: MemoryLimit::Percent(75),
+                    heads: size(heads),
+                    wal_queue: size(wal_queue),
+                    flush: size(flush),
+                    compaction: size(compaction),
+                    caches: size(caches),
+                }
+            },
             storage: StorageSettings {
                 flush_age_max: Span::seconds(600),
                 head_bytes_max: Size::mib(64),
@@ -280,6 +314,21 @@ impl Config {
     /// Where the tables are.
     pub fn store_url(&self) -> String {
         if self.store.is_empty() { self.data.join("store").display().to_string() } else { self.store.clone() }
+    }
+
+    /// The memory budget, on a system that allows `allowed_bytes`.
+    pub fn budget(&self, allowed_bytes: u64) -> Budget {
+        let MemorySettings { limit, heads, wal_queue, flush, compaction, caches } = &self.memory;
+        let wanted = Wanted {
+            heads: heads.bytes(),
+            wal_queue: wal_queue.bytes(),
+            flush: flush.bytes(),
+            compaction: compaction.bytes(),
+            caches: caches.bytes(),
+            queries: self.query.memory.bytes(),
+            bodies: self.ingest.inflight_bytes_max.bytes(),
+        };
+        Budget::new(limit.of(allowed_bytes), &wanted)
     }
 
     /// Limits of log entries, pushed or exported.

@@ -11,6 +11,7 @@ use generator::Histograms;
 use proto::otlp::metrics::TranslationStrategy;
 use storage::model::value::string_text;
 
+use super::memory::MemoryLimit;
 use super::source::{Raw, variable};
 use super::units::{Size, Span, parse_duration_ms};
 use super::{Config, Listen};
@@ -73,20 +74,26 @@ pub static SETTINGS: &[Setting] = rows! {
     "retention.metrics" => retention.metrics: "How long samples are kept; 0 keeps everything.";
     "retention.logs" => retention.logs: "How long log entries are kept; 0 keeps everything and takes entries of any age.";
     "retention.traces" => retention.traces: "How long spans are kept; 0 keeps everything.";
+    "memory.limit" => memory.limit: "Memory that Tercet takes: a size, or a part of what the container or the machine allows, such as 75%. It is divided into the shares below, `query.memory` and `ingest.inflight_bytes_max`, each of which is at most its part of it.";
+    "memory.heads" => memory.heads: "Share of data that no table has yet, of all signals; when it is full, ingestion answers 429. At most 25 % of `memory.limit`.";
+    "memory.wal_queue" => memory.wal_queue: "Share of data that waits for the write-ahead logs; further data waits before them. At most 5 % of `memory.limit`.";
+    "memory.flush" => memory.flush: "Share of files that are made from data in memory; further ones wait. At most 15 % of `memory.limit`.";
+    "memory.compaction" => memory.compaction: "Share of files that are being rewritten; further ones wait. At most 15 % of `memory.limit`.";
+    "memory.caches" => memory.caches: "Share of what is remembered of the tables' files. At most 10 % of `memory.limit`.";
     "storage.flush_age_max" => storage.flush_age_max: "Data older than this is moved from memory into the tables.";
     "storage.head_bytes_max" => storage.head_bytes_max: "Memory of a signal's head; a larger head is moved into the tables.";
     "storage.unflushed_bytes_max" => storage.unflushed_bytes_max: "Memory of a signal's data that no table has yet at which ingestion answers 429; a few times `head_bytes_max`.";
     "storage.wal_bytes_max" => storage.wal_bytes_max: "Size of a signal's write-ahead log at which ingestion answers 429 until the tables take data again.";
     "storage.refresh_age_max" => storage.refresh_age_max: "How old the view of the tables may be: what other processes flushed is seen within this time. Each look costs one read of an object.";
     "storage.writer_id" => storage.writer_id: "Name of this writer in the tables. Empty: a random one, kept in the data folder.";
-    "ingest.inflight_bytes_max" => ingest.inflight_bytes_max: "Request bodies held in memory at once; more are answered 429.";
+    "ingest.inflight_bytes_max" => ingest.inflight_bytes_max: "Share of request bodies held in memory at once; more are answered 429. At most 10 % of `memory.limit`.";
     "ingest.future_max" => ingest.future_max: "Samples and log entries further ahead of the clock than this are refused. Spans are not.";
     "ingest.remote_write_bytes_max" => ingest.remote_write_bytes_max: "Largest remote-write body, packed and unpacked.";
     "ingest.loki_bytes_max" => ingest.loki_bytes_max: "Largest Loki push body, packed and unpacked.";
     "ingest.otlp_bytes_max" => ingest.otlp_bytes_max: "Largest OTLP request, unpacked.";
     "query.concurrency" => query.concurrency: "Queries that run at once; more wait while their timeout runs.";
     "query.memory_per_query" => query.memory_per_query: "Memory one query may hold; beyond it that query fails alone.";
-    "query.memory" => query.memory: "Memory all queries together may hold.";
+    "query.memory" => query.memory: "Share of all queries together; one that others leave no room is answered 429. At most 20 % of `memory.limit`.";
     "query.answer_bytes_max" => query.answer_bytes_max: "Largest answer, before it is packed.";
     "prometheus.timeout" => prometheus.timeout: "Longest PromQL query; a request may ask for less.";
     "prometheus.lookback" => prometheus.lookback: "How far an instant selector looks back for a sample.";
@@ -235,6 +242,16 @@ impl Form for Histograms {
 impl Form for Size {
     fn read(raw: &Raw) -> Result<Self, String> {
         Self::parse(text(raw)?).ok_or_else(|| "a size such as 64MiB or 10GB is expected".into())
+    }
+
+    fn show(&self) -> Raw {
+        Raw::Text(self.to_string())
+    }
+}
+
+impl Form for MemoryLimit {
+    fn read(raw: &Raw) -> Result<Self, String> {
+        Self::parse(text(raw)?).ok_or_else(|| "a size such as 2GiB or a part such as 75% is expected".into())
     }
 
     fn show(&self) -> Raw {

@@ -194,7 +194,7 @@ mod tests {
         assert!(refused.details().windows(9).any(|part| part == b"RetryInfo"));
         drop(held);
         let starting = Exporter::export(&exporter, request()).await.expect_err("no engine");
-        assert_eq!((starting.code(), app.ingest.memory_used()), (Code::Unavailable, 0));
+        assert_eq!((starting.code(), app.budget.bodies.used_bytes()), (Code::Unavailable, 0));
     }
 
     #[test]

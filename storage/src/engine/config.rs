@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::budget::Budget;
 use crate::store::StoreOptions;
 
 /// Settings of one [`super::Engine`].
@@ -32,8 +33,8 @@ pub struct EngineConfig {
     /// How old a snapshot of the tables may be: within this time a query sees what other processes committed. A process
     /// knows its own commits at once. Costs one read of an object for each table that is queried.
     pub refresh_age_max: Duration,
-    /// Bytes that footers, directories and identities of blocks may take in memory.
-    pub cache_bytes_max: usize,
+    /// What heads, queues, flushes, compactions and caches may take of memory.
+    pub budget: Budget,
     /// Names this process in the tables' `txn` marks; `None`: a random name kept in the data folder.
     pub writer_id: Option<String>,
 }
@@ -52,7 +53,7 @@ impl EngineConfig {
             wal_bytes_max: 2 << 30,
             wal_segment_bytes: 64 << 20,
             refresh_age_max: Duration::from_secs(10),
-            cache_bytes_max: 128 << 20,
+            budget: Budget::default(),
             writer_id: None,
         }
     }

@@ -1,7 +1,7 @@
 //! A flush: frozen heads → blocks → commits → the WAL cut.
 //!
 //! Owns: the order of these steps and what a failed one leaves for the next try. Does not own: files and commits
-//! (`table`), sorting (`scan::merge`).
+//! (`table`), the order of rows (`head`).
 //!
 //! Invariants
 //! 1. Identities are committed before the facts that need them, the main table last; its mark, moved even without
@@ -27,18 +27,19 @@ use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::lane::{Frozen, Lane};
+use crate::budget::Share;
 use crate::error::{Error, Kind, Result};
 use crate::head::{IDENTITIES_MAX, TenantHead, Written};
 use crate::model::identity::{Identity, IdentityId};
 use crate::model::tenant::Tenant;
-use crate::model::time::Day;
-use crate::scan::merge::{batch_bytes, split_by_day};
+use crate::model::time::{Day, TimeRange};
 use crate::signal::{SignalSpec, Table};
-use crate::table::{Mark, NewBlock, TenantTables, identity_rows};
+use crate::table::{BlockWriter, Encoded, Mark, NewBlock, TenantTables, identity_rows};
 
-/// Rows of a day beyond this size in memory become another block: bounds what a flush encodes at once when a long outage
-/// of the store left a large head.
-const BLOCK_BYTES_MAX: usize = 64 << 20;
+/// A file that has reached this size is followed by another one: bounds what a flush holds.
+const BLOCK_BYTES_MAX: usize = 8 << 20;
+/// Files that a flush holds at once, and what one that is being made takes beside its size.
+const FILES_HELD: usize = 4;
 
 type Ids = HashSet<IdentityId, ahash::RandomState>;
 
@@ -86,6 +87,8 @@ pub(super) struct Flusher<'a> {
     /// Rows without a time of their own lie under the day of their flush.
     pub(super) today: Day,
     pub(super) tables: &'a (dyn Fn(&Tenant) -> Arc<TenantTables> + Send + Sync),
+    /// What all flushes together may take of memory.
+    pub(super) memory: Arc<Share>,
     /// Called between the steps; an error ends the flush there.
     pub(super) at: &'a (dyn Fn(Step) -> Result<()> + Send + Sync),
 }
@@ -144,7 +147,9 @@ impl Flusher<'_> {
         let prepared = match state.prepared.get_mut(tenant) {
             Some(prepared) => prepared,
             None => {
-                let prepared = prepare(spec, &tables, head, written, self.today).await?;
+                let _held = self.memory.wait(FILES_HELD * BLOCK_BYTES_MAX).await;
+                let block_bytes_max = BLOCK_BYTES_MAX.min(self.memory.limit_bytes() / FILES_HELD);
+                let prepared = prepare(spec, &tables, head, written, self.today, block_bytes_max).await?;
                 (self.at)(Step::Prepared)?;
                 state.prepared.entry_ref(tenant).or_insert(prepared)
             }
@@ -185,25 +190,29 @@ async fn prepare(
     head: &Arc<TenantHead>,
     written: &Written,
     today: Day,
+    block_bytes_max: usize,
 ) -> Result<Prepared> {
     let mut facts = Vec::new();
     let mut days: BTreeMap<Day, Ids> = BTreeMap::new();
     let (mut rows, mut texts) = (0, Vec::new());
     for table in spec.facts {
-        let (sorting, mut parts) = sorted_parts(*table, Arc::clone(head), today);
         let mut blocks = Vec::new();
-        while let Some((day, mut part)) = parts.recv().await {
-            if table.spec().identity.is_some() {
-                collect_ids(*table, &part, days.entry(day).or_default())?;
-            } else {
-                unwritten_texts(&mut part, written, today, &mut texts)?;
+        if table.spec().identity.is_some() {
+            let (encoding, mut files) = encoded(*table, Arc::clone(head), block_bytes_max);
+            while let Some(File { day, ids, file }) = files.recv().await {
+                rows += file.rows();
+                days.entry(day).or_default().extend(ids);
+                blocks.push(tables.put_block(*table, day, file).await?);
             }
+            encoding.await.map_err(|cause| Error::bug("encoding a head failed").with_source(cause))??;
+        } else {
+            let mut part = head.all(*table, TimeRange::ALL)?.collect::<Result<Vec<_>>>()?;
+            unwritten_texts(&mut part, written, today, &mut texts)?;
             if !part.is_empty() {
                 rows += part.iter().map(|batch| u64::try_from(batch.num_rows()).unwrap_or(0)).sum::<u64>();
-                blocks.push(tables.write_block(*table, day, part).await?);
+                blocks.push(tables.write_block(*table, today, part).await?);
             }
         }
-        sorting.await.map_err(|cause| Error::bug("sorting a head failed").with_source(cause))??;
         if !blocks.is_empty() || *table == spec.main() {
             facts.push((*table, blocks));
         }
@@ -227,38 +236,45 @@ async fn prepare(
     Ok(Prepared { commits, done: 0, identities: days, texts, rows })
 }
 
-/// Rows of one day, as one block has them.
-type Part = (Day, Vec<RecordBatch>);
+/// A block that is encoded and not stored.
+struct File {
+    day: Day,
+    /// What its rows belong to.
+    ids: Ids,
+    file: Encoded<Vec<u8>>,
+}
 
-/// All rows of `table`, sorted, in parts of one day and at most about [`BLOCK_BYTES_MAX`]; those without a time under
-/// `today`. On a thread that may compute, which waits until the part before was taken.
-fn sorted_parts(table: Table, head: Arc<TenantHead>, today: Day) -> (JoinHandle<Result<()>>, mpsc::Receiver<Part>) {
+/// All rows of `table` as files of one day and at most about `bytes_max` each. Made on a thread that may compute, which
+/// waits until the file before was taken: at any time one is made and at most two wait to be stored.
+fn encoded(table: Table, head: Arc<TenantHead>, bytes_max: usize) -> (JoinHandle<Result<()>>, mpsc::Receiver<File>) {
     let (sender, receiver) = mpsc::channel(1);
-    let sort = move || {
-        let mut days: BTreeMap<Day, (Vec<RecordBatch>, usize)> = BTreeMap::new();
-        for rows in head.select_all(table)?.into_batches() {
-            for (day, rows) in split_by_day(table, &rows?)? {
-                let day = if table.spec().time.is_some() { day } else { today };
-                let (part, bytes) = days.entry(day).or_default();
-                *bytes += batch_bytes(&rows);
-                part.push(rows);
-                // Whoever does not listen any more has failed and says so.
-                if *bytes >= BLOCK_BYTES_MAX {
-                    *bytes = 0;
-                    if sender.blocking_send((day, std::mem::take(part))).is_err() {
-                        return Ok(());
-                    }
+    let encode = move || {
+        for day in head.days(table)? {
+            let mut open: Option<(BlockWriter<Vec<u8>>, Ids)> = None;
+            for rows in head.all(table, day.range())? {
+                let rows = rows?;
+                let (mut writer, mut ids) = match open.take() {
+                    Some(open) => open,
+                    None => (BlockWriter::new(table, Vec::new())?, Ids::default()),
+                };
+                collect_ids(table, &rows, &mut ids)?;
+                writer.push(&rows)?;
+                if writer.bytes() < bytes_max {
+                    open = Some((writer, ids));
+                } else if sender.blocking_send(File { day, ids, file: writer.finish()? }).is_err() {
+                    // Whoever does not listen any more has failed and says so.
+                    return Ok(());
                 }
             }
-        }
-        for (day, (part, _)) in days.into_iter().filter(|(_, (part, _))| !part.is_empty()) {
-            if sender.blocking_send((day, part)).is_err() {
-                break;
+            if let Some((writer, ids)) = open
+                && sender.blocking_send(File { day, ids, file: writer.finish()? }).is_err()
+            {
+                return Ok(());
             }
         }
         Ok(())
     };
-    (tokio::task::spawn_blocking(sort), receiver)
+    (tokio::task::spawn_blocking(encode), receiver)
 }
 
 /// Leaves only rows of texts that the table does not have yet.
@@ -282,18 +298,16 @@ fn text_key(rows: &RecordBatch, row: usize) -> u128 {
     hash.digest128()
 }
 
-fn collect_ids(table: Table, rows: &[RecordBatch], ids: &mut Ids) -> Result<()> {
+fn collect_ids(table: Table, rows: &RecordBatch, ids: &mut Ids) -> Result<()> {
     let Some(column) = table.spec().identity else { return Ok(()) };
-    for batch in rows {
-        let values = batch.column_by_name(column).and_then(|column| column.as_primitive_opt::<Int64Type>());
-        let values = values.ok_or_else(|| Error::bug(format!("rows of `{}` without identities", table.name())))?;
-        debug_assert_eq!(values.null_count(), 0, "identities are never null");
-        let mut before = None;
-        for id in values.values() {
-            if before != Some(*id) {
-                ids.insert(IdentityId::from_column(*id));
-                before = Some(*id);
-            }
+    let values = rows.column_by_name(column).and_then(|column| column.as_primitive_opt::<Int64Type>());
+    let values = values.ok_or_else(|| Error::bug(format!("rows of `{}` without identities", table.name())))?;
+    debug_assert_eq!(values.null_count(), 0, "identities are never null");
+    let mut before = None;
+    for id in values.values() {
+        if before != Some(*id) {
+            ids.insert(IdentityId::from_column(*id));
+            before = Some(*id);
         }
     }
     Ok(())

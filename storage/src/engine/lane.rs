@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use super::config::EngineConfig;
 use super::flush::FlushState;
 use super::stats::SignalStats;
+use crate::budget::{Reservation, Share};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::head::{Conflict, Outcome, TenantHead, validate};
@@ -29,9 +30,10 @@ use crate::wal::{Apply, Wal};
 type ByTenant<T> = HashMap<Tenant, T, ahash::RandomState>;
 
 /// The heads of one signal.
-#[derive(Default)]
 pub(super) struct Heads {
     pub(super) active: ByTenant<TenantHead>,
+    /// What the active heads hold of the share of all heads.
+    held: Reservation,
     /// What a flush is bringing into the tables; a tenant leaves it when its commits are visible.
     pub(super) frozen: ByTenant<Frozen>,
     /// Up to here each record is in a frozen head or in the tables; `None` once the WAL is cut there.
@@ -57,8 +59,8 @@ pub(super) struct Frozen {
     pub(super) head: Arc<TenantHead>,
     /// The last sequence number that it may hold.
     pub(super) last: u64,
-    /// Its size when it was frozen.
-    bytes: u64,
+    /// Its size when it was frozen, held of the share of all heads.
+    held: Arc<Reservation>,
 }
 
 /// Counters of one lane.
@@ -89,24 +91,35 @@ pub(super) struct Shared {
     clock: Arc<dyn Clock>,
     /// Wakes the background task when the active heads are full.
     wake: Arc<Notify>,
+    /// Of all signals.
+    share: Arc<Share>,
     head_bytes_max: u64,
     unflushed_bytes_max: u64,
 }
+
+/// What of the share of all heads one active head may take: three signals, each with an active head and one that is
+/// being flushed.
+const HEADS: usize = 6;
 
 const EMPTY: i64 = i64::MIN;
 
 impl Shared {
     pub(super) fn new(signal: Signal, clock: Arc<dyn Clock>, wake: Arc<Notify>, config: &EngineConfig) -> Arc<Self> {
+        let share = Arc::clone(&config.budget.heads);
+        let heads = Heads { active: HashMap::default(), held: share.hold(0), frozen: HashMap::default(), uncut: None };
+        // A head that may not grow any more is full, whatever its own limit.
+        let head_bytes_max = config.head_bytes_max.min(config.unflushed_bytes_max / 2).min(share.limit_bytes() / HEADS);
         Arc::new(Self {
             signal,
-            heads: RwLock::default(),
+            heads: RwLock::new(heads),
             since_ns: AtomicI64::new(EMPTY),
             active_bytes: AtomicU64::new(0),
             frozen_bytes: AtomicU64::new(0),
             counters: LaneCounters::default(),
             clock,
             wake,
-            head_bytes_max: bytes(config.head_bytes_max),
+            share,
+            head_bytes_max: bytes(head_bytes_max),
             unflushed_bytes_max: bytes(config.unflushed_bytes_max),
         })
     }
@@ -114,13 +127,14 @@ impl Shared {
     /// Puts a durable batch into the active head.
     pub(super) fn insert(&self, tenant: &Tenant, batch: &Batch) -> Result<Outcome> {
         let mut heads = self.heads.write();
-        let Heads { active, frozen, .. } = &mut *heads;
+        let Heads { active, frozen, held, .. } = &mut *heads;
         let head = active.entry_ref(tenant).or_insert_with(|| TenantHead::new(self.signal));
         let before = head.bytes();
         let outcome = head.insert(batch, frozen.get(tenant).map(|frozen| frozen.head.as_ref()));
-        let grown = u64::try_from(head.bytes().saturating_sub(before)).unwrap_or(0);
+        held.set(held.bytes() + head.bytes().saturating_sub(before));
+        let bytes = bytes(held.bytes());
+        self.active_bytes.store(bytes, Ordering::Relaxed);
         drop(heads);
-        let bytes = self.active_bytes.fetch_add(grown, Ordering::Relaxed) + grown;
         if self.since_ns.load(Ordering::Relaxed) == EMPTY {
             self.since_ns.store(self.clock.now().0, Ordering::Relaxed);
         }
@@ -134,38 +148,44 @@ impl Shared {
     /// Called on the WAL's thread, so in order with the inserts.
     pub(super) fn freeze(&self, last: u64) {
         let mut heads = self.heads.write();
-        let Heads { active, frozen, uncut } = &mut *heads;
+        let Heads { active, frozen, uncut, held } = &mut *heads;
         if frozen.is_empty() {
             *uncut = Some(last);
         }
         let mut left = ByTenant::default();
-        let mut active_bytes = 0;
+        let mut left_bytes = 0;
         for (tenant, head) in active.drain() {
-            let bytes = bytes(head.bytes());
+            let size = head.bytes();
             if frozen.contains_key(&tenant) {
-                active_bytes += bytes;
+                left_bytes += size;
                 left.insert(tenant, head);
             } else {
-                self.frozen_bytes.fetch_add(bytes, Ordering::Relaxed);
-                frozen.insert(tenant, Frozen { head: Arc::new(head), last, bytes });
+                self.frozen_bytes.fetch_add(bytes(size), Ordering::Relaxed);
+                let held = Arc::new(self.share.hold(size));
+                frozen.insert(tenant, Frozen { head: Arc::new(head), last, held });
             }
         }
+        held.set(left_bytes);
         if left.is_empty() {
             self.since_ns.store(EMPTY, Ordering::Relaxed);
         }
-        self.active_bytes.store(active_bytes, Ordering::Relaxed);
+        self.active_bytes.store(bytes(left_bytes), Ordering::Relaxed);
         *active = left;
     }
 
     /// Drops the frozen head of `tenant`: the tables have it.
     pub(super) fn release(&self, tenant: &Tenant) {
         if let Some(frozen) = self.heads.write().frozen.remove(tenant) {
-            self.frozen_bytes.fetch_sub(frozen.bytes, Ordering::Relaxed);
+            self.frozen_bytes.fetch_sub(bytes(frozen.held.bytes()), Ordering::Relaxed);
         }
     }
 
     /// Refuses rows while too many wait in memory for the tables.
     fn check_room(&self) -> Result<()> {
+        let used = self.share.used_bytes();
+        if used >= self.share.limit_bytes() {
+            return Err(self.share.exhausted(0, used, Kind::Busy));
+        }
         let held = self.active_bytes.load(Ordering::Relaxed) + self.frozen_bytes.load(Ordering::Relaxed);
         if held < self.unflushed_bytes_max {
             return Ok(());
@@ -177,15 +197,16 @@ impl Shared {
         Err(Error::new(Kind::Busy, text))
     }
 
-    /// Age of the oldest unfrozen row and bytes of the active heads.
-    pub(super) fn pressure(&self) -> (u64, u64) {
+    /// Age of the oldest unfrozen row, and whether the active heads are full.
+    pub(super) fn pressure(&self) -> (u64, bool) {
         let (since, now) = (self.since_ns.load(Ordering::Relaxed), self.clock.now().0);
         if since > now {
             // The clock was set back: from here on the age counts anew. Whoever froze the heads meanwhile was faster.
             let _ = self.since_ns.compare_exchange(since, now, Ordering::Relaxed, Ordering::Relaxed);
         }
         let age = if since == EMPTY { 0 } else { now.saturating_sub(since) };
-        (u64::try_from(age).unwrap_or(0), self.active_bytes.load(Ordering::Relaxed))
+        let full = self.active_bytes.load(Ordering::Relaxed) >= self.head_bytes_max;
+        (u64::try_from(age).unwrap_or(0), full)
     }
 }
 

@@ -151,7 +151,7 @@ impl Engine {
         };
         let reader = Arc::new(Reader {
             store,
-            caches: Caches::new(config.cache_bytes_max),
+            caches: Caches::new(config.budget.caches.limit_bytes()),
             clock: Arc::clone(&clock),
             tenants: Mutex::default(),
         });
@@ -223,6 +223,7 @@ impl Engine {
     async fn flush_lane(&self, lane: &Arc<Lane>) -> Result<()> {
         let (lane, reader, writer) = (Arc::clone(lane), Arc::clone(&self.reader), self.writer.clone());
         let (fenced, clock, hook) = (Arc::clone(&self.fenced), Arc::clone(&self.clock), self.hook.lock().clone());
+        let memory = Arc::clone(&self.config.budget.flush);
         let work = async move {
             let mut state = lane.flush.lock().await;
             if state.closed {
@@ -230,7 +231,7 @@ impl Engine {
             }
             let tables = |tenant: &Tenant| reader.written(tenant);
             let at = |step: Step| hook.as_ref().map_or(Ok(()), |hook| hook(step));
-            let flusher = Flusher { writer: &writer, today: clock.now().day(), tables: &tables, at: &at };
+            let flusher = Flusher { writer: &writer, today: clock.now().day(), tables: &tables, memory, at: &at };
             let result = flusher.run(&lane, &mut state).await;
             settle(&lane, &mut state, &result, clock.as_ref());
             if result.as_ref().is_err_and(|error| error.kind() == Kind::Fenced) {
@@ -256,11 +257,8 @@ impl Engine {
         if lane.flush.try_lock().map_or(true, |state| state.pause_ns.contains(&self.clock.now().0)) {
             return false;
         }
-        let (age, bytes) = lane.shared.pressure();
+        let (age, full) = lane.shared.pressure();
         let old = age >= u64::try_from(self.config.flush_age_max.as_nanos()).unwrap_or(u64::MAX);
-        // A head that may not grow any more is full, whatever its own limit.
-        let head_bytes_max = self.config.head_bytes_max.min(self.config.unflushed_bytes_max / 2);
-        let full = bytes >= u64::try_from(head_bytes_max).unwrap_or(u64::MAX);
         // What repeats fills the WAL but not the head.
         let wal_bytes = lane.wal.as_ref().map_or(0, |wal| wal.counters().bytes.load(Ordering::Relaxed));
         let unfinished = lane.shared.heads.read().uncut.is_some();
@@ -297,6 +295,11 @@ impl Engine {
     /// The configuration it was opened with.
     pub fn config(&self) -> &EngineConfig {
         &self.config
+    }
+
+    /// Bytes that the caches of tables hold.
+    pub fn cached_bytes(&self) -> usize {
+        self.reader.caches.used_bytes()
     }
 
     /// The store it writes to.
@@ -358,7 +361,12 @@ impl Start<'_> {
                 "the WAL was replayed"
             );
         }
-        let limits = Limits { wal_bytes: self.config.wal_bytes_max, segment_bytes: self.config.wal_segment_bytes };
+        let queue = &self.config.budget.wal_queue;
+        let limits = Limits {
+            wal_bytes: self.config.wal_bytes_max,
+            segment_bytes: self.config.wal_segment_bytes,
+            queue: queue.child(queue.name(), queue.limit_bytes() / Signal::ALL.len()),
+        };
         let inserter = Inserter(Arc::clone(&shared));
         let wal = Wal::start(signal, folder, limits, Arc::clone(self.disk), replayed, inserter)?;
         Ok((Lane::new(shared, Some(wal)), behind))
@@ -389,7 +397,10 @@ async fn keep_flushing(engine: Weak<Engine>, wake: Arc<Notify>) {
         // Whichever comes first; a missed wake-up is made up for by the next tick.
         let _ = tokio::time::timeout(TICK, wake.notified()).await;
         match engine.upgrade() {
-            Some(engine) if !engine.closed.load(Ordering::Acquire) => engine.tick().await,
+            // On a task of its own: one signal's long flush must not keep the heads of others from theirs.
+            Some(engine) if !engine.closed.load(Ordering::Acquire) => {
+                drop(tokio::spawn(async move { engine.tick().await }))
+            }
             _ => return,
         }
     }

@@ -3,9 +3,12 @@
 //! Owns: which rows belong to which identity. Does not own: the rows (`rows`), sorting and duplicates
 //! (`selection`).
 
+use std::collections::BTreeSet;
+
 use super::rows::Rows;
-use super::{Group, Incoming, Outcome, Reserve, Selection, Wanted, times};
+use super::{Group, Incoming, Outcome, Reserve, Selection, Wanted, days_of, times};
 use crate::error::Result;
+use crate::model::time::Day;
 use crate::signal::Table;
 
 /// Rows by identity, in arrival order.
@@ -44,6 +47,15 @@ impl Group for Entries {
 
     fn bytes(&self) -> usize {
         self.rows.bytes() + self.lists_bytes
+    }
+
+    fn days(&self) -> Result<BTreeSet<Day>> {
+        let mut days = BTreeSet::new();
+        for rows in self.rows.iter() {
+            let (times, unit) = times(self.table, rows)?.unwrap_or((&[], 1));
+            days_of(times, unit, &mut days);
+        }
+        Ok(days)
     }
 
     fn select(&self, wanted: &Wanted<'_>, reserve: Reserve<'_>) -> Result<Selection> {

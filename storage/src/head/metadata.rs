@@ -9,6 +9,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 
 use super::{Group, Incoming, Outcome, Reserve, Selection, Wanted};
 use crate::error::{Error, Result};
+use crate::model::time::Day;
 use crate::signal::Table;
 
 const COLUMNS: usize = 4;
@@ -45,6 +46,10 @@ impl Group for Metadata {
 
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn days(&self) -> Result<BTreeSet<Day>> {
+        Ok(BTreeSet::new())
     }
 
     fn select(&self, _wanted: &Wanted<'_>, reserve: Reserve<'_>) -> Result<Selection> {

@@ -17,6 +17,8 @@ mod selection;
 mod spans;
 mod written;
 
+use std::collections::BTreeSet;
+
 use arrow::array::RecordBatch;
 
 use crate::error::{Error, Result};
@@ -24,7 +26,7 @@ use crate::model::batch::Batch;
 use crate::model::columns::longs;
 use crate::model::identity::{Identity, IdentityId};
 use crate::model::span::TraceId;
-use crate::model::time::{NS_PER_MS, TimeRange, TimestampMs};
+use crate::model::time::{Day, NS_PER_MS, TimeRange, TimestampMs, TimestampNs};
 use crate::scan::ScanRequest;
 use crate::signal::{Signal, SortBy, Table, TimeUnit};
 
@@ -32,6 +34,9 @@ pub use identities::{Answer, Identities, Question};
 pub use postings::Postings;
 pub use selection::{Reserve, Selection};
 pub use written::{IDENTITIES_MAX, Written};
+
+/// Identities whose rows are taken from a head together when all of it is wanted.
+const IDENTITIES_AT_ONCE: usize = 256;
 
 /// A float sample that contradicts one already in the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +85,9 @@ pub(crate) trait Group: Send + Sync {
     /// The rows that are wanted; expensive work is left to [`Selection`], since the caller holds a lock. What it takes
     /// is reserved before.
     fn select(&self, wanted: &Wanted<'_>, reserve: Reserve<'_>) -> Result<Selection>;
+
+    /// The days of its rows; none for tables without time.
+    fn days(&self) -> Result<BTreeSet<Day>>;
 
     /// The bits of the value held for an identity at a time, for tables where a time has one value.
     fn held(&self, _ordinal: u32, _time: i64) -> Option<u64> {
@@ -146,14 +154,34 @@ impl TenantHead {
         group.select(&Wanted { range: request.range, identities: &identities, traces }, reserve)
     }
 
-    /// All rows of `table`, in the order of its blocks.
-    pub fn select_all(&self, table: Table) -> Result<Selection> {
-        let Some(group) = self.group(table) else { return Ok(Selection::empty()) };
-        let identities = match table.spec().sort_by {
-            SortBy::Identity => self.identities.sorted(),
-            SortBy::Trace | SortBy::Text => Vec::new(),
+    /// All rows of `table` with times in `range`, in the order of its blocks. Built batch by batch: what was taken is
+    /// not held.
+    pub fn all(
+        &self,
+        table: Table,
+        range: TimeRange,
+    ) -> Result<Box<dyn Iterator<Item = Result<RecordBatch>> + Send + '_>> {
+        let Some(group) = self.group(table) else { return Ok(Box::new(std::iter::empty())) };
+        let select = move |identities: &[(u32, IdentityId)]| {
+            group.select(&Wanted { range, identities, traces: None }, &mut |_| Ok(()))
         };
-        group.select(&Wanted { range: TimeRange::ALL, identities: &identities, traces: None }, &mut |_| Ok(()))
+        if table.spec().sort_by != SortBy::Identity {
+            return Ok(select(&[])?.into_batches());
+        }
+        let identities = self.identities.sorted();
+        let starts = (0..identities.len()).step_by(IDENTITIES_AT_ONCE);
+        Ok(Box::new(starts.flat_map(move |start| {
+            let end = identities.len().min(start + IDENTITIES_AT_ONCE);
+            match select(&identities[start..end]) {
+                Ok(selection) => selection.into_batches(),
+                Err(error) => Box::new(std::iter::once(Err(error))),
+            }
+        })))
+    }
+
+    /// The days of the rows of `table`; none for tables without time.
+    pub fn days(&self, table: Table) -> Result<BTreeSet<Day>> {
+        self.group(table).map_or_else(|| Ok(BTreeSet::new()), Group::days)
     }
 
     /// Takes what is needed to tell which identities pass selectors, so that it can be done without the head's lock.
@@ -218,4 +246,16 @@ fn times(table: Table, rows: &RecordBatch) -> Result<Option<(&[i64], i64)>> {
         Some((name, TimeUnit::Ns)) => Some((longs(rows, name)?.values(), 1)),
         None => None,
     })
+}
+
+/// The days of times of `unit` nanoseconds.
+fn days_of(times: &[i64], unit: i64, days: &mut BTreeSet<Day>) {
+    let mut before = None;
+    for time in times {
+        let day = TimestampNs(time.saturating_mul(unit)).day();
+        if before != Some(day) {
+            days.insert(day);
+            before = Some(day);
+        }
+    }
 }

@@ -7,16 +7,17 @@
 //! 2. Values are compared and kept by their bits: a staleness marker is no other NaN.
 //! 3. No chunk is empty or longer than [`CHUNK_ROWS_MAX`]: an insertion in the middle moves at most that many rows.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch};
 use arrow::buffer::NullBuffer;
 
-use super::{Conflict, Group, Incoming, Outcome, Reserve, Selection, Wanted};
+use super::{Conflict, Group, Incoming, Outcome, Reserve, Selection, Wanted, days_of};
 use crate::error::Result;
 use crate::model::columns::SampleColumns;
 use crate::model::identity::IdentityId;
-use crate::model::time::{NS_PER_MS, TimestampMs};
+use crate::model::time::{Day, NS_PER_MS, TimestampMs};
 use crate::signal::Table;
 
 /// Rows of one chunk; a full one is cut in two when a row falls into its middle.
@@ -184,6 +185,19 @@ impl Group for Samples {
         self.series.get(usize::try_from(ordinal).ok()?)?.held(time)
     }
 
+    fn days(&self) -> Result<BTreeSet<Day>> {
+        let mut days = BTreeSet::new();
+        for chunk in self.series.iter().flat_map(|series| &series.chunks) {
+            let ends = [chunk.ts.first(), chunk.ts.last()].map(|ts| ts.map(|ts| TimestampMs(*ts).to_ns().day()));
+            match ends {
+                // Times ascend.
+                [Some(first), Some(last)] if first == last => drop(days.insert(first)),
+                _ => days_of(&chunk.ts, NS_PER_MS, &mut days),
+            }
+        }
+        Ok(days)
+    }
+
     fn select(&self, wanted: &Wanted<'_>, reserve: Reserve<'_>) -> Result<Selection> {
         let mut out = Columns::default();
         let mut batches = Vec::new();
@@ -194,8 +208,8 @@ impl Group for Samples {
             for chunk in &series.chunks {
                 let inside = |ts: &i64| wanted.range.contains(ts.saturating_mul(NS_PER_MS));
                 // Times ascend, so those inside are neighbours.
-                let from = chunk.ts.iter().position(inside).unwrap_or(chunk.ts.len());
-                let to = chunk.ts.iter().rposition(inside).map_or(from, |last| last + 1);
+                let from = chunk.ts.partition_point(|ts| ts.saturating_mul(NS_PER_MS) < wanted.range.start);
+                let to = from + chunk.ts[from..].partition_point(inside);
                 reserve((to - from) * ROW_BYTES)?;
                 out.extend(*id, chunk, from..to);
                 if out.ts.len() >= BATCH_ROWS {

@@ -24,7 +24,7 @@ const BATCH_ROWS_MAX: usize = 8192;
 /// Rows and bytes sorted at once, cut between groups or between two times of a large one: bounds what a scan of a large
 /// head copies at a time, and keeps the texts of a batch below the 2 GiB where their offsets end.
 const PART_ROWS_MAX: usize = 32 << 10;
-const PART_BYTES_MAX: usize = 32 << 20;
+const PART_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one picked place.
 const PICK_BYTES: usize = 16;
 
@@ -241,7 +241,7 @@ mod tests {
     }
 
     fn parts(head: &TenantHead) -> Vec<Vec<i64>> {
-        let parts = head.select_all(Table::Logs).expect("selects").into_batches();
+        let parts = head.all(Table::Logs, crate::model::time::TimeRange::ALL).expect("selects");
         parts.map(|rows| longs(&rows.expect("builds"), "ts_ns").expect("has times").values().to_vec()).collect()
     }
 
@@ -257,7 +257,7 @@ mod tests {
         }
         let parts = parts(&head);
         assert!(parts.len() > 2, "{parts:?}");
-        assert!(parts.iter().all(|part| part.len() <= 33), "{parts:?}");
+        assert!(parts.iter().all(|part| part.len() <= 9), "{parts:?}");
         assert_eq!(parts.concat(), (0..50).collect::<Vec<_>>());
     }
 

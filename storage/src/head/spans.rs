@@ -2,13 +2,16 @@
 //!
 //! Owns: which rows belong to which trace. Does not own: the rows (`rows`), sorting and duplicates (`selection`).
 
+use std::collections::BTreeSet;
+
 use arrow::array::{Array, BinaryArray, RecordBatch};
 use hashbrown::HashMap;
 
 use super::rows::Rows;
-use super::{Group, Incoming, Outcome, Reserve, Selection, Wanted, times};
+use super::{Group, Incoming, Outcome, Reserve, Selection, Wanted, days_of, times};
 use crate::error::{Error, Result};
 use crate::model::span::TraceId;
+use crate::model::time::Day;
 use crate::signal::Table;
 
 /// Bytes of a trace beside its row numbers.
@@ -53,6 +56,15 @@ impl Group for Spans {
 
     fn bytes(&self) -> usize {
         self.rows.bytes() + self.traces.len() * TRACE_BYTES + self.rows.count() * 2 * std::mem::size_of::<u32>()
+    }
+
+    fn days(&self) -> Result<BTreeSet<Day>> {
+        let mut days = BTreeSet::new();
+        for rows in self.rows.iter() {
+            let (times, unit) = times(Table::Spans, rows)?.unwrap_or((&[], 1));
+            days_of(times, unit, &mut days);
+        }
+        Ok(days)
     }
 
     fn select(&self, wanted: &Wanted<'_>, reserve: Reserve<'_>) -> Result<Selection> {

@@ -35,7 +35,7 @@ pub use cache::Caches;
 pub use identities::{identity_rows, read_identities};
 pub use replace::{Replaced, Replacement, Replacing};
 pub use snapshot::{Block, NewBlock, Order, Snapshot};
-pub(crate) use writer::{Encoded, file_schema, times_ns};
+pub(crate) use writer::{BlockWriter, Encoded, file_schema, times_ns};
 
 /// Where a block that is being written is to lie.
 struct Place {

@@ -52,6 +52,11 @@ pub(crate) struct Encoded<W> {
 }
 
 impl<W> Encoded<W> {
+    /// Rows of the file.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
     /// The sink apart from what is to be said of the file.
     pub(super) fn without_sink(self) -> (Encoded<()>, W) {
         (Encoded { sink: (), rows: self.rows, times: self.times, sidecars: self.sidecars }, self.sink)
@@ -114,6 +119,11 @@ impl<W: Write + Send> BlockWriter<W> {
             Some(packer) => packer.push(rows)?.iter().try_for_each(|rows| self.writer.write(rows).map_err(failed)),
             None => self.writer.write(rows).map_err(failed),
         }
+    }
+
+    /// Bytes of the file so far, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.writer.bytes_written() + self.writer.in_progress_size()
     }
 
     /// Ends the file.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::segment::{Disk, LocalDisk, SegmentFile};
 use super::*;
+use crate::budget::Share;
 use crate::error::{Error, Kind, Result};
 use crate::model::batch::{Batch, LogsBuilder, MetricsBuilder, TracesBuilder};
 use crate::model::histogram::{BucketSpan, Histogram};
@@ -116,7 +117,9 @@ impl Apply for Applied {
     }
 }
 
-const LIMITS: Limits = Limits { wal_bytes: 1 << 30, segment_bytes: 1 << 20 };
+fn limits() -> Limits {
+    Limits { wal_bytes: 1 << 30, segment_bytes: 1 << 20, queue: Share::root("memory.wal_queue", 16 << 20) }
+}
 
 fn open(folder: &Path, limits: Limits, disk: Arc<dyn Disk>) -> (Wal<Applied>, Vec<(u64, Record)>, Replayed) {
     let mut records = Vec::new();
@@ -164,7 +167,7 @@ fn sequences(records: &[(u64, Record)]) -> Vec<u64> {
 /// A folder with one segment of `n` records.
 async fn one_segment(n: i64) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("creates");
-    let (wal, ..) = open(folder.path(), LIMITS, Arc::new(LocalDisk));
+    let (wal, ..) = open(folder.path(), limits(), Arc::new(LocalDisk));
     for i in 1..=n {
         wal.append(&Tenant::single(), logs(i)).await.expect("appends");
     }
@@ -191,7 +194,7 @@ async fn records_come_back_in_order_with_their_identities_once_per_segment() {
 #[tokio::test]
 async fn sequence_numbers_go_on_after_a_restart() {
     let (folder, _) = one_segment(2).await;
-    let (wal, ..) = open(folder.path(), LIMITS, Arc::new(LocalDisk));
+    let (wal, ..) = open(folder.path(), limits(), Arc::new(LocalDisk));
     assert_eq!(wal.append(&Tenant::single(), logs(1)).await.expect("appends").0, 3);
     drop(wal);
     let (records, replayed) = read(folder.path());
@@ -225,7 +228,7 @@ async fn a_log_cut_at_any_byte_gives_the_records_before_the_cut() {
             continue;
         }
         // What was cut is gone; the next record follows the last whole one.
-        let (wal, ..) = open(folder.path(), LIMITS, Arc::new(LocalDisk));
+        let (wal, ..) = open(folder.path(), limits(), Arc::new(LocalDisk));
         let (sequence, ()) = wal.append(&Tenant::single(), logs(9)).await.expect("appends");
         drop(wal);
         let (found, replayed) = read(folder.path());
@@ -266,7 +269,7 @@ async fn a_flipped_bit_loses_one_record_at_most_and_is_reported() {
 #[tokio::test]
 async fn a_missing_segment_is_reported() {
     let folder = tempfile::tempdir().expect("creates");
-    let small = Limits { segment_bytes: 1, ..LIMITS };
+    let small = Limits { segment_bytes: 1, ..limits() };
     let (wal, ..) = open(folder.path(), small, Arc::new(LocalDisk));
     for i in 1..=3 {
         wal.append(&Tenant::single(), logs(i)).await.expect("appends");
@@ -281,7 +284,7 @@ async fn a_missing_segment_is_reported() {
 #[tokio::test]
 async fn truncation_removes_whole_segments_and_keeps_the_number() {
     let folder = tempfile::tempdir().expect("creates");
-    let small = Limits { segment_bytes: 1, ..LIMITS };
+    let small = Limits { segment_bytes: 1, ..limits() };
     let (wal, ..) = open(folder.path(), small, Arc::new(LocalDisk));
     for i in 1..=3 {
         wal.append(&Tenant::single(), logs(i)).await.expect("appends");
@@ -292,7 +295,7 @@ async fn truncation_removes_whole_segments_and_keeps_the_number() {
     assert_eq!(last, 3);
     wal.truncate(last).expect("truncates");
     drop(wal);
-    let (wal, records, _) = open(folder.path(), LIMITS, Arc::new(LocalDisk));
+    let (wal, records, _) = open(folder.path(), limits(), Arc::new(LocalDisk));
     assert!(records.is_empty());
     assert_eq!(wal.append(&Tenant::single(), logs(1)).await.expect("appends").0, 4);
 }
@@ -300,11 +303,11 @@ async fn truncation_removes_whole_segments_and_keeps_the_number() {
 #[tokio::test]
 async fn truncation_spares_the_segment_that_a_restart_opens_again() {
     let folder = tempfile::tempdir().expect("creates");
-    let (wal, ..) = open(folder.path(), LIMITS, Arc::new(LocalDisk));
+    let (wal, ..) = open(folder.path(), limits(), Arc::new(LocalDisk));
     wal.append(&Tenant::single(), logs(1)).await.expect("appends");
     wal.seal(|last| last).await.expect("leaves an empty segment");
     drop(wal);
-    let (wal, records, _) = open(folder.path(), LIMITS, Arc::new(LocalDisk));
+    let (wal, records, _) = open(folder.path(), limits(), Arc::new(LocalDisk));
     assert_eq!(sequences(&records), [1]);
     assert_eq!(wal.append(&Tenant::single(), logs(2)).await.expect("appends").0, 2);
     wal.truncate(1).expect("truncates");
@@ -318,7 +321,7 @@ async fn truncation_spares_the_segment_that_a_restart_opens_again() {
 #[tokio::test]
 async fn what_a_failed_truncation_removed_is_counted_off() {
     let folder = tempfile::tempdir().expect("creates");
-    let (wal, ..) = open(folder.path(), Limits { segment_bytes: 1, ..LIMITS }, Arc::new(LocalDisk));
+    let (wal, ..) = open(folder.path(), Limits { segment_bytes: 1, ..limits() }, Arc::new(LocalDisk));
     for i in 1..=3 {
         wal.append(&Tenant::single(), logs(i)).await.expect("appends");
     }
@@ -339,7 +342,7 @@ async fn what_a_failed_truncation_removed_is_counted_off() {
 #[tokio::test]
 async fn a_full_wal_is_busy_until_it_is_cut() {
     let folder = tempfile::tempdir().expect("creates");
-    let (wal, ..) = open(folder.path(), Limits { wal_bytes: 1000, ..LIMITS }, Arc::new(LocalDisk));
+    let (wal, ..) = open(folder.path(), Limits { wal_bytes: 1000, ..limits() }, Arc::new(LocalDisk));
     let mut accepted = 0u64;
     let refused = loop {
         match wal.append(&Tenant::single(), logs(3)).await {
@@ -359,7 +362,7 @@ async fn a_full_wal_is_busy_until_it_is_cut() {
 async fn many_appends_share_an_fsync() {
     let folder = tempfile::tempdir().expect("creates");
     let slow = FaultyDisk { sync_ms: 5, ..FaultyDisk::default() };
-    let (wal, ..) = open(folder.path(), LIMITS, Arc::new(slow));
+    let (wal, ..) = open(folder.path(), limits(), Arc::new(slow));
     let tenant = Tenant::single();
     let appends = (0..200).map(|_| wal.append(&tenant, logs(2)));
     for result in futures::future::join_all(appends).await {
@@ -424,7 +427,7 @@ async fn a_failed_write_is_not_acknowledged_and_the_next_append_works() {
     {
         let folder = tempfile::tempdir().expect("creates");
         let disk = FaultyDisk::default();
-        let (wal, ..) = open(folder.path(), LIMITS, Arc::new(disk.clone()));
+        let (wal, ..) = open(folder.path(), limits(), Arc::new(disk.clone()));
         let flag = match failing {
             "create" => &disk.fail_create,
             "write" => &disk.fail_write,
@@ -454,7 +457,7 @@ async fn a_failed_write_is_not_acknowledged_and_the_next_append_works() {
 #[tokio::test]
 async fn a_collision_of_identities_is_refused() {
     let folder = tempfile::tempdir().expect("creates");
-    let (wal, ..) = open(folder.path(), LIMITS, Arc::new(LocalDisk));
+    let (wal, ..) = open(folder.path(), limits(), Arc::new(LocalDisk));
     wal.append(&Tenant::single(), logs(1)).await.expect("appends");
     let mut other = logs(1);
     other.identities[0].labels = Labels::from_pairs([("app", "other")]);

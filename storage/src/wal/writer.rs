@@ -17,11 +17,12 @@ use std::thread::JoinHandle;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::reader::Replayed;
 use super::record;
 use super::segment::{self, Closed, Disk, HEADER_BYTES, Header, SegmentFile};
+use crate::budget::{Reservation, Share};
 use crate::error::{Error, Kind, Result};
 use crate::model::batch::Batch;
 use crate::model::identity::IdentityId;
@@ -31,9 +32,6 @@ use crate::signal::Signal;
 
 /// Appends that may wait for the writer; further ones wait to be queued.
 const QUEUE_MAX: usize = 1024;
-/// Size of the batches that may wait for the writer or be with it; further ones wait to be queued. A larger batch
-/// takes all of it.
-const QUEUE_KIB_MAX: usize = 64 << 10;
 /// A group is written once it has this many bytes.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
@@ -50,12 +48,15 @@ pub trait Apply: Send + 'static {
 }
 
 /// Sizes that a WAL keeps to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Appends are refused once all segments together have this many bytes.
     pub wal_bytes: u64,
     /// A segment with this many bytes is followed by a new one.
     pub segment_bytes: u64,
+    /// Memory of the batches that wait for the writer or are with it, with their encoded rows; further ones wait. A
+    /// larger batch takes all of it.
+    pub queue: Arc<Share>,
 }
 
 /// Numbers of one WAL.
@@ -74,8 +75,6 @@ pub struct Counters {
 /// The handle of a writer thread.
 pub struct Wal<A: Apply> {
     sender: Mutex<Option<mpsc::Sender<Command<A>>>>,
-    /// What the queue has room for, in KiB.
-    room: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
     shared: Arc<Shared>,
 }
@@ -98,8 +97,8 @@ struct Append<O> {
     batch: Batch,
     facts: Vec<u8>,
     reply: oneshot::Sender<Result<(u64, O)>>,
-    /// Its share of the queue's room, given back with it.
-    _room: OwnedSemaphorePermit,
+    /// Its memory, given back with it.
+    _room: Reservation,
 }
 
 impl<A: Apply> Wal<A> {
@@ -130,16 +129,14 @@ impl<A: Apply> Wal<A> {
             .name(format!("wal-{}", signal.name()))
             .spawn(move || writer.run(receiver))
             .map_err(|cause| Error::new(Kind::Unavailable, "the thread of the WAL did not start").with_source(cause))?;
-        let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
-        Ok(Self { sender: Mutex::new(Some(sender)), room, thread: Mutex::new(Some(thread)), shared })
+        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), shared })
     }
 
     /// Writes and applies `batch`; returns its sequence number and what applying it gave.
     pub async fn append(&self, tenant: &Tenant, batch: Batch) -> Result<(u64, A::Outcome)> {
         self.shared.check_room()?;
-        let kib = (batch.bytes() >> 10).clamp(1, QUEUE_KIB_MAX);
-        let room = Arc::clone(&self.room).acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX)).await;
-        let room = room.map_err(|_| stopped())?;
+        // The record of a batch is no larger than its columns.
+        let room = self.shared.limits.queue.wait(batch.bytes().saturating_mul(2)).await;
         let facts = record::encode_facts(&batch)?;
         let (reply, answer) = oneshot::channel();
         self.send(Command::Append(Append { tenant: tenant.clone(), batch, facts, reply, _room: room })).await?;
