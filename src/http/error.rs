@@ -168,6 +168,44 @@ impl IntoResponse for TempoError {
     }
 }
 
+/// An error of Jaeger's API.
+#[derive(Debug)]
+pub struct JaegerError {
+    /// The status, which the body repeats.
+    pub status: StatusCode,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl JaegerError {
+    /// The request cannot be answered as it is.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message: message.into() }
+    }
+}
+
+impl From<query::Error> for JaegerError {
+    fn from(error: query::Error) -> Self {
+        Self { status: query_status(&error), message: error.message }
+    }
+}
+
+impl From<storage::Error> for JaegerError {
+    fn from(error: storage::Error) -> Self {
+        let TextError { status, message } = error.into();
+        Self { status, message }
+    }
+}
+
+impl IntoResponse for JaegerError {
+    fn into_response(self) -> Response {
+        let mut json = Json::new();
+        json.raw(r#"{"data":null,"total":0,"limit":0,"offset":0,"errors":[{"code":"#);
+        json.integer(self.status.as_u16()).raw(r#","msg":"#).string(&self.message).raw("}]}");
+        json_response(self.status, json)
+    }
+}
+
 /// An error of Prometheus' API.
 #[derive(Debug)]
 pub struct PrometheusError {

@@ -6,6 +6,7 @@
 //! Invariant: a handler reads parameters, makes one call, encodes; it holds no loop over samples, entries or spans.
 
 mod error;
+mod jaeger;
 mod json;
 mod loki;
 pub mod otlp;
@@ -137,7 +138,12 @@ fn tempo_routes() -> Router<SharedApp> {
         .route("/api/v2/search/tag/{name}/values", get(tags::values_v2))
         .route("/api/metrics/query_range", get(metrics::range))
         .route("/api/metrics/query", get(metrics::instant))
-        .route("/jaeger/{*path}", any(|| not_there_yet_text("the Jaeger API (/jaeger)")))
+        .route("/jaeger/api/services", get(jaeger::services))
+        .route("/jaeger/api/services/{service}/operations", get(jaeger::operations_of))
+        .route("/jaeger/api/operations", get(jaeger::operations))
+        .route("/jaeger/api/traces", get(jaeger::search))
+        .route("/jaeger/api/traces/{id}", get(jaeger::trace))
+        .route("/jaeger/api/dependencies", get(jaeger::dependencies))
 }
 
 fn otlp_routes() -> Router<SharedApp> {

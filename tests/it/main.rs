@@ -8,6 +8,7 @@ mod conformance;
 mod crash;
 mod faults;
 mod generated;
+mod jaeger;
 mod journey;
 mod loki;
 mod open_format;

@@ -277,6 +277,22 @@ pub async fn trace_by_id(
     eval::lookup::trace_by_id(scan, id, range, context).await
 }
 
+/// How often one service called another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The service of the parent.
+    pub caller: String,
+    /// The service of the child.
+    pub called: String,
+    /// Spans.
+    pub count: u64,
+}
+
+/// The calls between different services that begin in `range`, in order of their names.
+pub async fn calls(scan: &dyn Scan, range: TimeRange, context: &Context) -> Result<Vec<Call>> {
+    eval::calls::calls(scan, range, context).await
+}
+
 /// Which spans of a trace are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceFilter {

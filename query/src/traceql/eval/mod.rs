@@ -2,6 +2,7 @@
 //!
 //! Owns: what runs a plan over a scan. One file per concern; a trace's details are read only when something asks.
 
+pub mod calls;
 pub mod completion;
 pub mod field;
 pub mod lookup;
