@@ -7,12 +7,14 @@
 //! 2. On a stop: no new requests, running ones end, then the engine flushes; all within the grace, which a second
 //!    signal ends.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
 use storage::clock::SystemClock;
+use storage::store::{Patience, StoreOptions};
 use storage::{Engine, EngineConfig};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -109,6 +111,11 @@ async fn drain(servers: &mut JoinSet<()>, patience: Duration) {
     }
 }
 
+/// A setting that is empty when it is not set.
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 async fn open_engine(app: &SharedApp) -> Result<Arc<Engine>, Failure> {
     let config = &app.config;
     let storage = &config.storage;
@@ -120,7 +127,13 @@ async fn open_engine(app: &SharedApp) -> Result<Arc<Engine>, Failure> {
         wal_bytes_max: storage.wal_bytes_max.0,
         refresh_age_max: storage.refresh_age_max.0,
         budget: app.budget.clone(),
-        writer_id: (!storage.writer_id.is_empty()).then(|| storage.writer_id.clone()),
+        store_options: StoreOptions {
+            gcs_endpoint: some(&storage.gcs_endpoint),
+            gcs_credentials: some(&storage.gcs_credentials).map(PathBuf::from),
+            patience: Patience { request: storage.request_timeout.0, total: storage.request_deadline.0 },
+            ..StoreOptions::default()
+        },
+        writer_id: some(&storage.writer_id),
         ..EngineConfig::new(&config.data, config.store_url())
     };
     Engine::open(engine_config, Arc::clone(&app.clock))

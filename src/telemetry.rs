@@ -12,6 +12,7 @@ use std::time::Duration;
 use generator::Counts;
 use parking_lot::Mutex;
 use storage::engine::{EngineStats, SignalStats};
+use storage::store::{Calls, Cause};
 
 use crate::app::{App, Phase};
 
@@ -141,6 +142,7 @@ impl Telemetry {
         }
         if let Ok(engine) = app.engine() {
             out.engine(&engine.stats());
+            out.store(engine.store().calls());
         }
         out.process();
         out.0
@@ -264,6 +266,26 @@ impl Exposition {
         for share in budget.shares() {
             let used = if Arc::ptr_eq(share, &budget.caches) { cached } else { share.used_bytes() };
             self.sample("tercet_memory_share_used_bytes", &[("share", share.name())], used as f64);
+        }
+    }
+
+    fn store(&mut self, calls: &Calls) {
+        let name = "tercet_store_requests_total";
+        self.family(name, "counter", "Requests to the store: each that a bucket bills, or each operation on a folder.");
+        for line in calls.counts() {
+            let labels =
+                [("cause", line.cause.name()), ("operation", line.operation.name()), ("outcome", line.outcome.name())];
+            self.sample(name, &labels, line.count as f64);
+        }
+        let families: [(&str, &str, fn((u64, u64)) -> u64); 2] = [
+            ("tercet_store_sent_bytes_total", "Bytes sent to the store.", |bytes| bytes.0),
+            ("tercet_store_received_bytes_total", "Bytes received from the store.", |bytes| bytes.1),
+        ];
+        for (name, help, pick) in families {
+            self.family(name, "counter", help);
+            for cause in Cause::ALL {
+                self.sample(name, &[("cause", cause.name())], pick(calls.bytes(cause)) as f64);
+            }
         }
     }
 

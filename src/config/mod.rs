@@ -99,6 +99,14 @@ pub struct StorageSettings {
     pub wal_bytes_max: Size,
     /// How old a read-only process' view of the tables may be.
     pub refresh_age_max: Span,
+    /// Instead of Google's own servers; empty: none.
+    pub gcs_endpoint: String,
+    /// File of a Google service account; empty: what the environment names.
+    pub gcs_credentials: String,
+    /// Longest single request to a bucket.
+    pub request_timeout: Span,
+    /// Longest run of tries of one request.
+    pub request_deadline: Span,
     /// Name of this writer in the tables; empty: a random one, kept in the data folder.
     pub writer_id: String,
 }
@@ -263,6 +271,10 @@ impl Default for Config {
                 unflushed_bytes_max: Size::mib(256),
                 wal_bytes_max: Size::mib(2048),
                 refresh_age_max: Span::seconds(10),
+                gcs_endpoint: String::new(),
+                gcs_credentials: String::new(),
+                request_timeout: Span::seconds(30),
+                request_deadline: Span::seconds(60),
                 writer_id: String::new(),
             },
             ingest: IngestSettings {

@@ -1,6 +1,7 @@
 //! Time and chance: the only file of the workspace that reads the system clock or draws random bits.
 //!
-//! Owns: [`Clock`], its system and its manual implementation, [`unique_id`]. Does not own: timers of the runtime.
+//! Owns: [`Clock`] and [`Chance`], each as the machine has it and as a test sets it, [`unique_id`]. Does not own: timers of
+//! the runtime.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -18,6 +19,34 @@ pub trait Clock: Send + Sync + Debug {
 /// An id that no other process draws: names of files, tokens of commits.
 pub fn unique_id() -> uuid::Uuid {
     uuid::Uuid::new_v4()
+}
+
+/// Draws numbers, so that processes that failed together do not try again together.
+pub trait Chance: Send + Sync + Debug {
+    /// A number of at least 0 and less than 1.
+    fn draw(&self) -> f64;
+}
+
+/// The machine's random bits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemChance;
+
+impl Chance for SystemChance {
+    fn draw(&self) -> f64 {
+        // The low half of a random id is random but for two bits at its top.
+        let bits = unique_id().as_u64_pair().1 & ((1 << 53) - 1);
+        bits as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// A chance that always draws the same.
+#[derive(Clone, Copy, Debug)]
+pub struct FixedChance(pub f64);
+
+impl Chance for FixedChance {
+    fn draw(&self) -> f64 {
+        self.0
+    }
 }
 
 /// The machine's clock.
@@ -50,5 +79,19 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> TimestampNs {
         TimestampNs(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_draws_different_numbers_from_the_whole_range() {
+        let drawn: Vec<f64> = (0..1000).map(|_| SystemChance.draw()).collect();
+        assert!(drawn.iter().all(|n| (0.0..1.0).contains(n)));
+        let mean = drawn.iter().sum::<f64>() / 1000.0;
+        // Five standard deviations of the mean of a thousand uniform numbers.
+        assert!((mean - 0.5).abs() < 0.046, "{mean}");
     }
 }

@@ -6,12 +6,21 @@ use serde_json::Value;
 
 use super::clients::{python, run_client};
 use super::journey::survive;
-use super::server::Server;
+use super::server::{Server, Store};
 
 #[tokio::test]
 async fn every_form_of_a_push_is_found_again() {
+    push_and_survive(Store::Folder).await;
+}
+
+#[tokio::test]
+async fn every_form_of_a_push_is_found_again_in_a_bucket() {
+    push_and_survive(Store::gcs()).await;
+}
+
+async fn push_and_survive(store: Store) {
     let Some(python) = python() else { return };
-    let server = Server::start().await;
+    let server = Server::start_on(store).await;
     let sent = run_client(&python, "loki_push.py", &["--endpoint", &server.url("")]);
     survive(server, |server, stop| {
         let sent = sent.clone();

@@ -7,6 +7,8 @@ mod command_line;
 mod conformance;
 mod crash;
 mod faults;
+#[path = "../support/gcs.rs"]
+mod gcs;
 mod generated;
 mod jaeger;
 mod journey;
@@ -16,5 +18,6 @@ mod opentelemetry;
 mod oracle;
 mod prometheus;
 mod server;
+mod stores;
 mod tail;
 mod tidy;

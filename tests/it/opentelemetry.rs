@@ -4,21 +4,26 @@ use serde_json::Value;
 
 use super::clients::{python, run_client};
 use super::journey::survive;
-use super::server::Server;
+use super::server::{Server, Store};
 
 #[tokio::test]
 async fn the_sdk_over_grpc_finds_everything_again() {
-    send_and_survive("grpc").await;
+    send_and_survive("grpc", Store::Folder).await;
 }
 
 #[tokio::test]
 async fn the_sdk_over_http_finds_everything_again() {
-    send_and_survive("http").await;
+    send_and_survive("http", Store::Folder).await;
 }
 
-async fn send_and_survive(protocol: &str) {
+#[tokio::test]
+async fn the_sdk_finds_everything_again_in_a_bucket() {
+    send_and_survive("grpc", Store::gcs()).await;
+}
+
+async fn send_and_survive(protocol: &str, store: Store) {
     let Some(python) = python() else { return };
-    let server = Server::start().await;
+    let server = Server::start_on(store).await;
     let endpoint = format!("http://{}", if protocol == "grpc" { server.grpc } else { server.otlp });
     let arguments = ["--protocol", protocol, "--endpoint", &endpoint, "--service", "infer-api"];
     let sent = run_client(&python, "otel_send.py", &arguments);

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::clients::program;
 use super::journey::survive;
-use super::server::{Server, free_ports, query_string};
+use super::server::{Server, Store, free_ports, query_string};
 
 /// How long Prometheus writes to us.
 const WRITES: Duration = Duration::from_secs(60);
@@ -56,10 +56,19 @@ const QUERIES: &[&str] = &[
 
 #[tokio::test]
 async fn debians_prometheus_writes_to_us_and_agrees_with_our_answers() {
+    write_and_survive(Store::Folder).await;
+}
+
+#[tokio::test]
+async fn debians_prometheus_writes_to_us_and_agrees_with_our_answers_from_a_bucket() {
+    write_and_survive(Store::gcs()).await;
+}
+
+async fn write_and_survive(store: Store) {
     let (Some(prometheus), Some(exporter)) = (program("prometheus"), program("prometheus-node-exporter")) else {
         return;
     };
-    let server = Server::start().await;
+    let server = Server::start_on(store).await;
     let mut peer = Peer::start(&prometheus, &exporter, &server).await;
     tokio::time::sleep(WRITES).await;
     let at_ms = peer.quiet_time().await;

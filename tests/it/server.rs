@@ -3,7 +3,7 @@
 //! Owns: the process, its ports, its temporary folder. A server is killed when it is dropped.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +11,40 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::gcs::{BUCKET, Gcs};
+
 /// How long a server may take until it is ready or gone; generous, since the test machine is shared.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the tables of a test lie.
+pub enum Store {
+    /// In the folder given as `--data`.
+    Folder,
+    /// In a bucket of a server that speaks Google's protocol, under this prefix.
+    Gcs(Arc<Gcs>, &'static str),
+}
+
+impl Store {
+    /// A bucket of its own.
+    pub fn gcs() -> Self {
+        Self::Gcs(Arc::new(Gcs::start()), "e2e/a b")
+    }
+
+    /// As `--store` takes it; `None` for the default.
+    fn url(&self) -> Option<String> {
+        match self {
+            Self::Folder => None,
+            Self::Gcs(_, prefix) => Some(format!("gs://{BUCKET}/{prefix}")),
+        }
+    }
+
+    /// The options with which a server uses it.
+    pub fn options(&self) -> Vec<String> {
+        let Self::Gcs(gcs, _) = self else { return Vec::new() };
+        let url = self.url().unwrap_or_default();
+        vec!["--store".to_owned(), url, format!("TERCET_STORAGE_GCS_ENDPOINT={}", gcs.endpoint())]
+    }
+}
 
 /// A running Tercet.
 pub struct Server {
@@ -26,18 +58,32 @@ pub struct Server {
     data: Arc<TempDir>,
     options: Vec<String>,
     client: reqwest::Client,
+    store: Arc<Store>,
 }
 
 impl Server {
     /// Starts on an empty folder; nothing is too old for it.
     pub async fn start() -> Self {
-        Self::start_with(&["--retention", "0"]).await
+        Self::start_on(Store::Folder).await
     }
 
-    /// Starts on an empty folder with these options; those of the form `TERCET_…=…` become variables.
+    /// Starts on an empty folder with its tables in `store`; nothing is too old for it.
+    pub async fn start_on(store: Store) -> Self {
+        Self::start_on_with(store, &["--retention", "0"]).await
+    }
+
+    /// Starts on an empty folder with these options; those of the form `NAME=…` become variables.
     pub async fn start_with(options: &[&str]) -> Self {
+        Self::start_on_with(Store::Folder, options).await
+    }
+
+    /// [`Server::start_with`] with its tables in `store`.
+    pub async fn start_on_with(store: Store, options: &[&str]) -> Self {
         let data = Arc::new(TempDir::new().expect("a temporary folder"));
-        Self::start_in(data, options.iter().map(|s| (*s).to_owned()).collect()).await
+        let options = options.iter().map(|s| (*s).to_owned()).chain(store.options()).collect();
+        let mut server = Self::start_in(data, options).await;
+        server.store = Arc::new(store);
+        server
     }
 
     /// Starts on this folder with these options.
@@ -79,14 +125,15 @@ impl Server {
             .arg("serve")
             .args(["--data".as_ref(), data.path().as_os_str()])
             .args(["--http", &http.to_string(), "--otlp-grpc", &grpc.to_string(), "--otlp-http", &otlp.to_string()])
-            .args(options.iter().filter(|option| !option.starts_with("TERCET_")))
-            .envs(options.iter().filter(|option| option.starts_with("TERCET_")).filter_map(|pair| pair.split_once('=')))
+            .args(options.iter().filter(|option| variable(option).is_none()))
+            .envs(options.iter().filter_map(|option| variable(option)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .expect("the binary starts");
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { child, http, grpc, otlp, data: Arc::clone(data), options: options.to_vec(), client }
+        let (data, options, store) = (Arc::clone(data), options.to_vec(), Arc::new(Store::Folder));
+        Self { child, http, grpc, otlp, data, options, client, store }
     }
 
     /// `http://…` of a path on the main port.
@@ -147,7 +194,14 @@ impl Server {
             tokio::time::sleep(life).await;
             started.kill();
         }
-        Self::start_in(Arc::clone(&self.data), self.options.clone()).await
+        self.start_again().await
+    }
+
+    /// The same folder, store and options once more.
+    async fn start_again(&self) -> Self {
+        let mut server = Self::start_in(Arc::clone(&self.data), self.options.clone()).await;
+        server.store = Arc::clone(&self.store);
+        server
     }
 
     /// kill -9.
@@ -160,7 +214,7 @@ impl Server {
     pub async fn stop_and_restart(mut self) -> Self {
         let status = self.stop();
         assert!(status.success(), "SIGTERM ended in {status}");
-        Self::start_in(Arc::clone(&self.data), self.options.clone()).await
+        self.start_again().await
     }
 
     /// Sends the signal of this name, such as `STOP`.
@@ -185,9 +239,31 @@ impl Server {
 
     /// A second process that only reads this one's store.
     pub async fn reader(&self) -> Self {
-        let store: PathBuf = self.data().join("store");
-        let options = ["--retention", "0", "--read-only", "--store", &store.display().to_string()];
-        Self::start_with(&options).await
+        let mut options: Vec<String> = ["--retention", "0", "--read-only"].map(str::to_owned).to_vec();
+        match *self.store {
+            Store::Folder => options.extend(["--store".to_owned(), self.data().join("store").display().to_string()]),
+            Store::Gcs(..) => options.extend(self.store.options()),
+        }
+        let data = Arc::new(TempDir::new().expect("a temporary folder"));
+        let mut reader = Self::start_in(data, options).await;
+        reader.store = Arc::clone(&self.store);
+        reader
+    }
+
+    /// The bucket, for a server that was started on one.
+    pub fn gcs(&self) -> &Gcs {
+        match &*self.store {
+            Store::Gcs(gcs, _) => gcs,
+            Store::Folder => panic!("this server's tables lie in a folder"),
+        }
+    }
+
+    /// The value of one of its own metrics, summed over all lines that hold each of `labels`.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, text) = self.get("/metrics", &[]).await;
+        let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let wanted = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
+        wanted.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 }
 
@@ -196,6 +272,12 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Name and value of an option of the form `NAME=…`, which becomes a variable.
+fn variable(option: &str) -> Option<(&str, &str)> {
+    let plain = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    option.split_once('=').filter(|(name, _)| name.bytes().all(plain))
 }
 
 /// Three ports that were free a moment ago.

@@ -33,7 +33,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::batch::Batch;
 use crate::model::tenant::Tenant;
 use crate::signal::{Signal, Table};
-use crate::store::Store;
+use crate::store::{Cause, Store, because};
 use crate::table::{Caches, TenantTables};
 use crate::wal::segment::{Disk, LocalDisk};
 use crate::wal::{Limits, Wal};
@@ -232,7 +232,7 @@ impl Engine {
             let tables = |tenant: &Tenant| reader.written(tenant);
             let at = |step: Step| hook.as_ref().map_or(Ok(()), |hook| hook(step));
             let flusher = Flusher { writer: &writer, today: clock.now().day(), tables: &tables, memory, at: &at };
-            let result = flusher.run(&lane, &mut state).await;
+            let result = because(Cause::Flush, flusher.run(&lane, &mut state)).await;
             settle(&lane, &mut state, &result, clock.as_ref());
             if result.as_ref().is_err_and(|error| error.kind() == Kind::Fenced) {
                 fenced.store(true, Ordering::Release);
@@ -320,7 +320,7 @@ impl Engine {
     /// Looks for commits of other processes if that was last done too long ago. One that writes answers from what it
     /// knows while the store does not answer: its own rows do not depend on it.
     async fn refresh(&self, tables: &Arc<TenantTables>, table: Table) -> Result<()> {
-        match tables.look(table, self.config.refresh_age_max).await {
+        match because(Cause::Refresh, tables.look(table, self.config.refresh_age_max)).await {
             Err(error) if !self.config.read_only && error.kind() == Kind::Unavailable => {
                 tracing::warn!(table = table.name(), %error, "commits of other writers, if there are any, are not seen yet");
                 Ok(())

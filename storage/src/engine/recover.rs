@@ -28,6 +28,7 @@ use crate::model::labels::Labels;
 use crate::model::tenant::Tenant;
 use crate::model::time::Day;
 use crate::signal::Table;
+use crate::store::{Cause, because};
 use crate::table::TenantTables;
 use crate::wal::{Record, Replayed, replay};
 
@@ -61,7 +62,8 @@ pub(super) async fn recover(
         };
         let mut replayed = replay(&folder, lane.signal, |sequence, record| {
             if !recovery.marks.contains_key(&record.tenant) {
-                let marks = runtime.block_on(read_marks(&tables(&record.tenant), &lane, &writer))?;
+                let tables = tables(&record.tenant);
+                let marks = runtime.block_on(because(Cause::Open, read_marks(&tables, &lane, &writer)))?;
                 recovery.marks.insert(record.tenant.clone(), marks);
             }
             recovery.record(sequence, record)

@@ -31,7 +31,7 @@ use crate::index::directory::{Directory, columns};
 use crate::index::tokens::TokenFilter;
 use crate::paths;
 use crate::signal::Table;
-use crate::store::Store;
+use crate::store::{Cause, Store, because};
 use crate::table::{Block, TenantTables, decimal, file_schema};
 
 /// Rows of a batch on its way out.
@@ -48,6 +48,8 @@ struct BlockReader {
     bytes: u64,
     footer: Option<Arc<ParquetMetaData>>,
     stats: Option<Arc<Stats>>,
+    /// What is read at the moment.
+    cause: Cause,
 }
 
 impl BlockReader {
@@ -74,7 +76,8 @@ impl AsyncFileReader for BlockReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
         async move {
             self.inside(&range)?;
-            let bytes = self.objects.get_range(&self.object, range).await.map_err(external)?;
+            let read = because(self.cause, self.objects.get_range(&self.object, range));
+            let bytes = read.await.map_err(external)?;
             self.count(bytes.len());
             Ok(bytes)
         }
@@ -84,7 +87,8 @@ impl AsyncFileReader for BlockReader {
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
         async move {
             ranges.iter().try_for_each(|range| self.inside(range))?;
-            let all = self.objects.get_ranges(&self.object, &ranges).await.map_err(external)?;
+            let read = because(self.cause, self.objects.get_ranges(&self.object, &ranges));
+            let all = read.await.map_err(external)?;
             self.count(all.iter().map(Bytes::len).sum());
             Ok(all)
         }
@@ -139,7 +143,8 @@ pub(crate) async fn open_block(
 ) -> Result<Opened> {
     let object = paths::block_object(tables.tenant(), table, &block.path);
     let objects = Arc::clone(tables.store().objects());
-    let mut reader = BlockReader { objects, object, bytes: block.bytes, footer: None, stats: stats.cloned() };
+    let (bytes, stats) = (block.bytes, stats.cloned());
+    let mut reader = BlockReader { objects, object, bytes, footer: None, stats, cause: Cause::QueryFooter };
     let key = reader.object.to_string();
     let footer = match tables.caches().footers.get(&key) {
         Some(footer) => footer,
@@ -150,6 +155,7 @@ pub(crate) async fn open_block(
         }
     };
     reader.footer = Some(Arc::clone(&footer));
+    reader.cause = Cause::QueryRows;
     let options = ArrowReaderOptions::new().with_schema(file_schema(table));
     let footer = ArrowReaderMetadata::try_new(footer, options).map_err(|source| unreadable(&reader.object, source))?;
     Ok(Opened { table, reader, footer })
@@ -303,7 +309,7 @@ impl Opened {
         if let Some(directory) = tables.caches().directories.get(object.as_ref()) {
             return Ok(directory);
         }
-        let read = match tables.store().get(&object).await {
+        let read = match because(Cause::QuerySidecar, tables.store().get(&object)).await {
             Ok(Some(bytes)) => {
                 self.reader.count(bytes.len());
                 Directory::decode(&bytes).and_then(|directory| match directory.rows() == self.rows() {

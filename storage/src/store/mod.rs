@@ -1,40 +1,75 @@
 //! The object store: one door for every byte that leaves the WAL's disk.
 //!
-//! Owns: [`Store`]: opening by URL, durable local writes, counting. Does not own: paths (`paths`), what objects
-//! hold (`table`, `index`).
+//! Owns: [`Store`]: opening by URL, durable local writes, retries, counting. Does not own: paths (`paths`), what objects hold
+//! (`table`, `index`).
 //!
 //! Invariants
 //! 1. A put that returned is durable: on a local disk the file and its folders are fsynced.
 //! 2. A put that creates fails with `AlreadyExists` only if the object holds other bytes than ours.
 //! 3. Listings are sorted by name, and nothing is ever copied or renamed inside the store.
+//! 4. A large object of a bucket appears whole or not at all, however often one of its parts had to be sent.
 
+mod bucket;
+mod calls;
+mod cause;
+#[cfg(test)]
+mod contract;
 mod durable;
 #[cfg(test)]
 pub mod faulty;
+#[cfg(test)]
+#[path = "../../../tests/support/gcs.rs"]
+pub(crate) mod gcs;
+mod patient;
 mod watched;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
+use crate::clock::{Chance, SystemChance};
 use crate::error::{Error, Kind, Result};
 
-pub use watched::Calls;
+pub use calls::{CallCount, Calls, Operation, Outcome};
+pub(crate) use cause::{Attributed, Attribution, instead};
+pub use cause::{Cause, because};
+pub use patient::Patience;
+
+/// Objects of a bucket larger than this are sent in parts, so that a failure costs one part.
+const WHOLE_BYTES_MAX: usize = 16 << 20;
+/// Size of such a part; the clouds take at least 5 MiB.
+const PART_BYTES: usize = 8 << 20;
+/// Parts on their way at once.
+const PARTS_MAX: usize = 4;
 
 /// Settings of a store that are not in its URL.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Base URL of a server that speaks the Google Cloud Storage protocol, instead of Google's; the variable
-    /// `STORAGE_EMULATOR_HOST` stands in when absent.
+    /// Base URL of a server that speaks the Google Cloud Storage protocol and asks for no credentials, instead of Google's;
+    /// the variable `STORAGE_EMULATOR_HOST` stands in when absent.
     pub gcs_endpoint: Option<String>,
+    /// File with the key of a Google service account, before whatever the environment names.
+    pub gcs_credentials: Option<PathBuf>,
+    /// How long requests to a bucket may take.
+    pub patience: Patience,
+    /// Spreads the pauses between tries.
+    pub chance: Arc<dyn Chance>,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            gcs_endpoint: None,
+            gcs_credentials: None,
+            patience: Patience::default(),
+            chance: Arc::new(SystemChance),
+        }
+    }
 }
 
 /// An opened object store.
@@ -43,6 +78,7 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     calls: Arc<Calls>,
     url: String,
+    is_bucket: bool,
 }
 
 impl Store {
@@ -59,8 +95,10 @@ impl Store {
             Some(("memory", _)) => Ok(Self::over(Arc::new(InMemory::new()), url)),
             Some(("gs" | "s3" | "az" | "azure" | "abfs" | "abfss", _)) => {
                 let parsed = parse(url)?;
-                let objects = open_bucket(url, &parsed, options)?;
-                Ok(Self::over(objects, url))
+                let calls = Arc::new(Calls::default());
+                let objects = bucket::open(url, &parsed, options, &calls)?;
+                let objects = Arc::new(watched::Watched::new(objects, None));
+                Ok(Self { objects, calls, url: url.to_owned(), is_bucket: true })
             }
             Some((scheme, _)) => {
                 Err(wrong_url(url, &format!("the scheme `{scheme}` is not one of file, memory, gs, s3, az")))
@@ -94,8 +132,8 @@ impl Store {
     /// A store over `objects`, for tests that bring their own.
     pub fn over(objects: Arc<dyn ObjectStore>, url: &str) -> Self {
         let calls = Arc::new(Calls::default());
-        let objects = Arc::new(watched::Watched::new(objects, Arc::clone(&calls)));
-        Self { objects, calls, url: url.to_owned() }
+        let objects = Arc::new(watched::Watched::new(objects, Some(Arc::clone(&calls))));
+        Self { objects, calls, url: url.to_owned(), is_bucket: false }
     }
 
     /// The objects themselves.
@@ -113,10 +151,45 @@ impl Store {
         &self.url
     }
 
+    /// Whether it is a cloud's bucket, where calls cost money and time.
+    pub fn is_bucket(&self) -> bool {
+        self.is_bucket
+    }
+
     /// Writes an object whole, over whatever is there.
     pub async fn put(&self, path: &Path, bytes: Bytes) -> Result<()> {
-        let put = self.objects.put(path, PutPayload::from_bytes(bytes)).await;
-        put.map(|_| ()).map_err(|source| refused("writing", path, source))
+        let put = if self.is_bucket && bytes.len() > WHOLE_BYTES_MAX {
+            self.put_parts(path, &bytes).await
+        } else {
+            self.objects.put(path, PutPayload::from_bytes(bytes)).await.map(|_| ())
+        };
+        put.map_err(|source| refused("writing", path, source))
+    }
+
+    async fn put_parts(&self, path: &Path, bytes: &Bytes) -> object_store::Result<()> {
+        let mut upload = self.objects.put_multipart(path).await?;
+        let parts = (0..bytes.len()).step_by(PART_BYTES).map(|start| {
+            let end = (start + PART_BYTES).min(bytes.len());
+            upload.put_part(PutPayload::from_bytes(bytes.slice(start..end)))
+        });
+        let parts: Vec<_> = parts.collect();
+        let sent = futures::stream::iter(parts).buffer_unordered(PARTS_MAX).try_collect::<()>().await;
+        let failed = match sent {
+            Ok(()) => match upload.complete().await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        // The answer to the completion may be lost; then a second one finds no such upload, but the object is there.
+        match self.objects.head(path).await {
+            Ok(there) if there.size == bytes.len() as u64 => return Ok(()),
+            _ => {}
+        }
+        if let Err(error) = upload.abort().await {
+            tracing::warn!(%path, %error, "the parts of an upload that failed are left in the bucket");
+        }
+        Err(failed)
     }
 
     /// Reads an object whole; `None` if there is none.
@@ -154,53 +227,8 @@ fn wrong_url(url: &str, why: &str) -> Error {
     Error::invalid(format!("the store `{url}` cannot be opened: {why}"))
 }
 
-fn open_bucket(url: &str, parsed: &url::Url, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>> {
-    let wrong =
-        |source: object_store::Error| wrong_url(url, "the settings for it are missing or wrong").with_source(source);
-    let (_, prefix) = object_store::ObjectStoreScheme::parse(parsed)
-        .map_err(|source| wrong_url(url, "its path is not valid").with_source(source))?;
-    let objects: Arc<dyn ObjectStore> = match parsed.scheme() {
-        "gs" => {
-            let mut builder = GoogleCloudStorageBuilder::from_env().with_url(url);
-            if let Some(endpoint) = gcs_endpoint(options) {
-                builder = builder.with_service_account_key(emulator_account(&endpoint));
-            }
-            Arc::new(builder.build().map_err(wrong)?)
-        }
-        "s3" => Arc::new(AmazonS3Builder::from_env().with_url(url).build().map_err(wrong)?),
-        _ => Arc::new(MicrosoftAzureBuilder::from_env().with_url(url).build().map_err(wrong)?),
-    };
-    match prefix.as_ref().is_empty() {
-        true => Ok(objects),
-        false => Ok(Arc::new(PrefixStore::new(objects, prefix))),
-    }
-}
-
-fn gcs_endpoint(options: &StoreOptions) -> Option<String> {
-    let endpoint = options.gcs_endpoint.clone().or_else(|| std::env::var("STORAGE_EMULATOR_HOST").ok())?;
-    match endpoint.is_empty() {
-        true => None,
-        false if endpoint.contains("://") => Some(endpoint),
-        false => Some(format!("http://{endpoint}")),
-    }
-}
-
-/// The account that makes the client speak to `endpoint` without tokens: its `skip_signature` switch does not
-/// cover writes, this form covers all.
-fn emulator_account(endpoint: &str) -> String {
-    serde_json::json!({
-        "gcs_base_url": endpoint.trim_end_matches('/'),
-        "disable_oauth": true,
-        "client_email": "",
-        "private_key": "",
-        "private_key_id": "",
-    })
-    .to_string()
-}
-
 #[cfg(test)]
 mod tests {
-    use futures::TryStreamExt;
     use object_store::PutMode;
 
     use super::faulty::{Fault, FaultyStore, Operation};
@@ -223,7 +251,7 @@ mod tests {
             store.delete(&path).await.expect("deletes again");
             assert_eq!(store.get(&path).await.expect("reads"), None);
         }
-        let options = StoreOptions { gcs_endpoint: Some("http://127.0.0.1:1/".into()) };
+        let options = StoreOptions { gcs_endpoint: Some("http://127.0.0.1:1/".into()), ..StoreOptions::default() };
         Store::open("gs://bucket/a/b", &options).expect("opens without a call");
         assert_eq!(Store::open("ftp://x", &options).expect_err("unknown").kind(), Kind::Invalid);
     }

@@ -1,10 +1,10 @@
-//! The wrapper around every backend: counts calls, sorts listings, recognises our own writes.
+//! The wrapper around every backend: sorts listings, recognises our own writes, counts the calls of backends without HTTP.
 //!
-//! Owns: [`Calls`] and the answer to "was that create lost, or was it us?". Does not own: durability (`durable`).
+//! Owns: the answer to "was that create lost, or was it us?". Does not own: durability (`durable`), the counting of requests
+//! to buckets (`patient`).
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,73 +15,33 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// How often each operation was called; every number only grows.
-#[derive(Debug, Default)]
-pub struct Calls {
-    puts: AtomicU64,
-    put_bytes: AtomicU64,
-    gets: AtomicU64,
-    lists: AtomicU64,
-    deletes: AtomicU64,
-    failures: AtomicU64,
-}
+use super::calls::{Call, Calls, Operation, Outcome};
 
-impl Calls {
-    /// Objects written, successfully or not.
-    pub fn puts(&self) -> u64 {
-        self.puts.load(Ordering::Relaxed)
-    }
-
-    /// Bytes handed over for writing.
-    pub fn put_bytes(&self) -> u64 {
-        self.put_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Reads of objects or of ranges of one.
-    pub fn gets(&self) -> u64 {
-        self.gets.load(Ordering::Relaxed)
-    }
-
-    /// Listings.
-    pub fn lists(&self) -> u64 {
-        self.lists.load(Ordering::Relaxed)
-    }
-
-    /// Objects deleted.
-    pub fn deletes(&self) -> u64 {
-        self.deletes.load(Ordering::Relaxed)
-    }
-
-    /// Operations that failed for another reason than "not found" or "already exists".
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
-    }
-
-    fn outcome<T>(&self, result: Result<T>) -> Result<T> {
-        let failed = result.as_ref().err().is_some_and(|error| {
-            !matches!(error, Error::NotFound { .. } | Error::AlreadyExists { .. } | Error::NotModified { .. })
-        });
-        if failed {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-        }
-        result
-    }
-}
+/// Deletions on their way at once.
+const DELETES_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Watched {
     inner: Arc<dyn ObjectStore>,
-    calls: Arc<Calls>,
+    /// `None` where requests are counted beneath.
+    calls: Option<Arc<Calls>>,
 }
 
 impl Watched {
-    pub(super) fn new(inner: Arc<dyn ObjectStore>, calls: Arc<Calls>) -> Self {
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, calls: Option<Arc<Calls>>) -> Self {
         Self { inner, calls }
+    }
+
+    fn begin(&self, operation: Operation) -> Option<Call> {
+        self.calls.as_ref().map(|calls| calls.begin(operation))
     }
 
     /// Decides what a failed create means by reading the object: our bytes are there (an answer was lost and the
     /// write or its retry met the first one), someone else's are there, or nothing is. Sound because whatever we
     /// create holds an id of its own, so that two writers never create the same bytes.
+    ///
+    /// An object that is said to exist and cannot be read leaves the outcome unknown; so does one that is not there, which a
+    /// create that was refused for another create under way may leave.
     ///
     /// Our bytes alone do not tell that they are durable: a folder may hold a name whose fsync failed. So the create is
     /// repeated until the backend itself says that the object exists.
@@ -99,9 +59,27 @@ impl Watched {
                 if durable { Ok(PutResult { e_tag: None, version: None }) } else { Err(error) }
             }
             Ok(_) => Err(Error::AlreadyExists { path: location.to_string(), source: error.into() }),
+            Err(unread) if matches!(error, Error::AlreadyExists { .. }) => {
+                Err(Error::Generic { store: "Watched", source: unread.into() })
+            }
             Err(_) => Err(error),
         }
     }
+}
+
+/// Ends the count of a call as its result says.
+fn end<T>(call: Option<Call>, result: Result<T>) -> Result<T> {
+    if let Some(call) = call {
+        call.end(match &result {
+            Ok(_) => Outcome::Ok,
+            Err(Error::NotFound { .. }) => Outcome::NotFound,
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. }) => {
+                Outcome::Exists
+            }
+            Err(_) => Outcome::Failed,
+        });
+    }
+    result
 }
 
 fn same(bytes: &Bytes, payload: &PutPayload) -> bool {
@@ -122,9 +100,9 @@ impl std::fmt::Display for Watched {
     }
 }
 
-fn sorted(list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+fn sorted(list: BoxStream<'static, Result<ObjectMeta>>, call: Option<Call>) -> BoxStream<'static, Result<ObjectMeta>> {
     let collected = async move {
-        let mut all: Vec<ObjectMeta> = list.try_collect().await?;
+        let mut all: Vec<ObjectMeta> = end(call, list.try_collect().await)?;
         all.sort_by(|a, b| a.location.cmp(&b.location));
         Ok::<_, Error>(stream::iter(all.into_iter().map(Ok)))
     };
@@ -134,52 +112,70 @@ fn sorted(list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Re
 #[async_trait]
 impl ObjectStore for Watched {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.calls.puts.fetch_add(1, Ordering::Relaxed);
-        self.calls.put_bytes.fetch_add(payload.content_length() as u64, Ordering::Relaxed);
+        let call = self.begin(Operation::Put);
+        call.iter().for_each(|call| call.sent(payload.content_length()));
         let create = matches!(opts.mode, PutMode::Create);
         let ours = payload.clone();
-        match self.calls.outcome(self.inner.put_opts(location, payload, opts).await) {
+        match end(call, self.inner.put_opts(location, payload, opts).await) {
             Err(error) if create => self.settle_create(location, &ours, error).await,
             other => other,
         }
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.calls.puts.fetch_add(1, Ordering::Relaxed);
-        self.calls.outcome(self.inner.put_multipart_opts(location, opts).await)
+        end(self.begin(Operation::Put), self.inner.put_multipart_opts(location, opts).await)
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.calls.gets.fetch_add(1, Ordering::Relaxed);
-        self.calls.outcome(self.inner.get_opts(location, options).await)
+        let call = self.begin(if options.head { Operation::Head } else { Operation::Get });
+        let mut result = self.inner.get_opts(location, options).await;
+        if let Ok(result) = &mut result {
+            // The library's wrapper for prefixes leaves the prefix in the name.
+            result.meta.location = location.clone();
+        }
+        if let (Some(call), Ok(result)) = (&call, &result) {
+            call.received(usize::try_from(result.range.end - result.range.start).unwrap_or(usize::MAX));
+        }
+        end(call, result)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.calls.gets.fetch_add(1, Ordering::Relaxed);
-        self.calls.outcome(self.inner.get_ranges(location, ranges).await)
+        let call = self.begin(Operation::Get);
+        let result = self.inner.get_ranges(location, ranges).await;
+        if let (Some(call), Ok(all)) = (&call, &result) {
+            call.received(all.iter().map(Bytes::len).sum());
+        }
+        end(call, result)
     }
 
+    /// An object that is not there counts as deleted: a deletion whose answer was lost meets that when it is tried again.
+    /// One by one, since only one of the clouds takes several at once, and it bills neither.
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let calls = Arc::clone(&self.calls);
-        let counted = locations.inspect_ok(move |_| {
-            calls.deletes.fetch_add(1, Ordering::Relaxed);
-        });
-        self.inner.delete_stream(counted.boxed())
+        let (inner, calls) = (Arc::clone(&self.inner), self.calls.clone());
+        let delete = move |location: Result<Path>| {
+            let (inner, calls) = (Arc::clone(&inner), calls.clone());
+            async move {
+                let location = location?;
+                let call = calls.map(|calls| calls.begin(Operation::Delete));
+                match end(call, inner.delete(&location).await) {
+                    Ok(()) | Err(Error::NotFound { .. }) => Ok(location),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        locations.map(delete).buffered(DELETES_MAX).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.calls.lists.fetch_add(1, Ordering::Relaxed);
-        sorted(self.inner.list(prefix))
+        sorted(self.inner.list(prefix), self.begin(Operation::List))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.calls.lists.fetch_add(1, Ordering::Relaxed);
-        sorted(self.inner.list_with_offset(prefix, offset))
+        sorted(self.inner.list_with_offset(prefix, offset), self.begin(Operation::List))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.calls.lists.fetch_add(1, Ordering::Relaxed);
-        let mut list = self.calls.outcome(self.inner.list_with_delimiter(prefix).await)?;
+        let mut list = end(self.begin(Operation::List), self.inner.list_with_delimiter(prefix).await)?;
         list.objects.sort_by(|a, b| a.location.cmp(&b.location));
         list.common_prefixes.sort();
         Ok(list)

@@ -25,6 +25,7 @@ use deltalake_core::kernel::{Action, StructType, Transaction};
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, get_actions};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableError, checkpoints};
+use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
@@ -39,7 +40,7 @@ use crate::model::tenant::Tenant;
 use crate::model::time::NS_PER_S;
 use crate::paths::{self, PARTITION};
 use crate::signal::Table;
-use crate::store::Store;
+use crate::store::{Attributed, Attribution, Cause, Store, instead};
 
 /// Versions between two checkpoints: a reader that starts reads at most so many entries.
 const CHECKPOINT_INTERVAL: u64 = 32;
@@ -77,6 +78,8 @@ pub(super) struct Log {
     /// Set apart from all other processes' entries.
     token: String,
     clock: Arc<dyn Clock>,
+    /// Why the store is called at the moment; the state's lock is held meanwhile.
+    attribution: Arc<Attribution>,
     state: tokio::sync::Mutex<State>,
     visible: RwLock<Option<Arc<Snapshot>>>,
     /// When commits of other processes were last looked for, and whose turn it is to look.
@@ -107,7 +110,9 @@ struct Known {
 
 impl Log {
     pub(super) fn new(store: &Store, tenant: &Tenant, table: Table, clock: Arc<dyn Clock>) -> Result<Self> {
-        let root = Arc::clone(store.objects());
+        let attribution = Arc::<Attribution>::default();
+        let (inner, noted) = (Arc::clone(store.objects()), Arc::clone(&attribution));
+        let root: Arc<dyn ObjectStore> = Arc::new(Attributed { inner, attribution: noted });
         let prefixed = Arc::new(PrefixStore::new(Arc::clone(&root), paths::table(tenant, table)));
         let url = paths::table_url(tenant, table)?;
         let entries = default_logstore(prefixed, root, &url, &StorageConfig::default());
@@ -116,6 +121,7 @@ impl Log {
             entries,
             token: crate::clock::unique_id().to_string(),
             clock,
+            attribution,
             state: tokio::sync::Mutex::default(),
             visible: RwLock::new(None),
             looked_ns: AtomicI64::new(i64::MIN),
@@ -132,6 +138,7 @@ impl Log {
 
     pub(super) async fn refresh(&self) -> Result<Arc<Snapshot>> {
         let mut state = self.state.lock().await;
+        self.attribution.note(Cause::QueryLog);
         let now = self.clock.now().0;
         self.update(&mut state).await?;
         let snapshot = self.publish(&state)?;
@@ -162,6 +169,7 @@ impl Log {
     }
 
     async fn read_news(&self, state: &mut State) -> Result<()> {
+        self.attribution.note(Cause::Refresh);
         if self.has_news(state).await? {
             self.update(state).await?;
             self.publish(state)?;
@@ -184,6 +192,7 @@ impl Log {
 
     pub(super) async fn mark(&self, writer: &str) -> Result<Option<u64>> {
         let mut state = self.state.lock().await;
+        self.attribution.note(Cause::Open);
         self.update(&mut state).await?;
         let known = self.read_mark(&state, writer).await?;
         state.known.insert(writer.to_owned(), known);
@@ -192,6 +201,7 @@ impl Log {
 
     pub(super) async fn commit(&self, blocks: &[NewBlock], mark: Mark<'_>) -> Result<()> {
         let mut state = self.state.lock().await;
+        self.attribution.note(Cause::Commit);
         if state.loaded.is_none() {
             self.update(&mut state).await?;
         }
@@ -217,6 +227,7 @@ impl Log {
     pub(super) async fn replace(&self, replacements: &[Replacement], replacing: Replacing) -> Result<Replaced> {
         replace::check(self.table, replacements, replacing)?;
         let mut state = self.state.lock().await;
+        self.attribution.note(Cause::Commit);
         if state.loaded.is_none() {
             self.update(&mut state).await?;
         }
@@ -284,7 +295,7 @@ impl Log {
     async fn checkpoint_if_due(&self, state: &State) {
         let version = state.loaded.as_ref().and_then(DeltaTable::version);
         if version.is_some_and(|version| version % CHECKPOINT_INTERVAL == 0) {
-            self.checkpoint(state).await;
+            instead(Cause::Checkpoint, self.checkpoint(state)).await;
         }
     }
 
@@ -503,6 +514,7 @@ impl Log {
     /// Checkpoints and cleans the log. Derived data: a failure costs later readers time, nothing else.
     async fn checkpoint(&self, state: &State) {
         let Some(table) = state.loaded.as_ref() else { return };
+        self.attribution.note(Cause::Checkpoint);
         if let Err(error) = checkpoints::create_checkpoint(table, None).await {
             tracing::warn!(table = self.table.name(), %error, "no checkpoint of the table's log could be written");
             return;

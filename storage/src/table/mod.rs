@@ -29,7 +29,7 @@ use crate::model::tenant::Tenant;
 use crate::model::time::Day;
 use crate::paths;
 use crate::signal::Table;
-use crate::store::Store;
+use crate::store::{Cause, Store, instead};
 
 pub use cache::Caches;
 pub use identities::{identity_rows, read_identities};
@@ -146,14 +146,14 @@ impl TenantTables {
     /// [`crate::Kind::Unavailable`] is safe: a commit that had landed is recognised.
     /// [`crate::Kind::Fenced`]: someone else moved this writer's mark since this process last saw it.
     pub async fn commit(&self, table: Table, blocks: Vec<NewBlock>, mark: Mark<'_>) -> Result<()> {
-        self.log(table)?.commit(&blocks, mark).await
+        instead(Cause::Commit, self.log(table)?.commit(&blocks, mark)).await
     }
 
     /// Puts other blocks in the place of visible ones, all replacements in one atomic step, whoever else commits
     /// meanwhile. Calling it again with the same arguments after [`crate::Kind::Unavailable`] is safe: what had landed is
     /// recognised. The new blocks take the order of those that they replace.
     pub async fn replace(&self, table: Table, replacements: &[Replacement], replacing: Replacing) -> Result<Replaced> {
-        self.log(table)?.replace(replacements, replacing).await
+        instead(Cause::Commit, self.log(table)?.replace(replacements, replacing)).await
     }
 
     /// The last committed mark of `writer`, from here on the one that the next commit must still find.
