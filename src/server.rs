@@ -30,6 +30,9 @@ use crate::{generated, grpc, http, telemetry};
 /// The part of the grace that running requests get; the rest is for the flush.
 const DRAIN_SHARE: u32 = 3;
 
+/// The pause between two tries to open a store that does not answer.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
 /// The stack of each thread: expressions may be nested as deep as the parsers allow, and each level takes kilobytes when
 /// it is parsed, checked, run and dropped. Only what is touched takes memory.
 const STACK_BYTES: usize = 16 << 20;
@@ -136,9 +139,20 @@ async fn open_engine(app: &SharedApp) -> Result<Arc<Engine>, Failure> {
         writer_id: some(&storage.writer_id),
         ..EngineConfig::new(&config.data, config.store_url())
     };
-    Engine::open(engine_config, Arc::clone(&app.clock))
-        .await
-        .map_err(|e| Failure::run(format!("the data in {} cannot be opened: {e}", config.data.display())))
+    loop {
+        match Engine::open(engine_config.clone(), Arc::clone(&app.clock)).await {
+            Ok(engine) => return Ok(engine),
+            // What it holds may lack what the log has: it waits, and everything is answered 503 meanwhile.
+            Err(error) if error.blames_store() => {
+                tracing::warn!(%error, "the store does not answer; it is asked again in a moment");
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+            Err(e) => {
+                let text = format!("the data in {} cannot be opened: {e}", config.data.display());
+                return Err(Failure::run(text));
+            }
+        }
+    }
 }
 
 /// One listener: its name, its address, the flag that changes it, and what it serves.

@@ -62,6 +62,19 @@ impl Error {
         &self.message
     }
 
+    /// Whether it is the object store that does not answer, not this machine's disk.
+    pub fn blames_store(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            // The library that reads tables' logs tells it by its text only.
+            if error.is::<object_store::Error>() || error.to_string().contains("object store") {
+                return self.kind == Kind::Unavailable;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// Caller's mistake.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Kind::Invalid, message)
@@ -120,5 +133,20 @@ impl From<arrow::error::ArrowError> for Error {
 impl From<parquet::errors::ParquetError> for Error {
     fn from(source: parquet::errors::ParquetError) -> Self {
         Self::new(Kind::Corrupt, "a Parquet operation failed").with_source(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_is_blamed_for_its_own_failures_only() {
+        let of_store = || object_store::Error::Generic { store: "s", source: "down".into() };
+        assert!(Error::from(of_store()).blames_store());
+        let beneath = Error::new(Kind::Unavailable, "reading the log failed").with_source(of_store());
+        assert!(beneath.blames_store());
+        assert!(!Error::from(std::io::Error::other("full")).blames_store());
+        assert!(!Error::corrupt("damaged").with_source(of_store()).blames_store());
     }
 }

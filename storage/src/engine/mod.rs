@@ -52,6 +52,9 @@ const TICK: Duration = Duration::from_secs(1);
 const BACKOFF_MIN_MS: u64 = 1_000;
 const BACKOFF_MAX_MS: u64 = 60_000;
 
+/// How long a query of a writer waits for the store to tell of other writers' commits.
+const REFRESH_PATIENCE: Duration = Duration::from_secs(2);
+
 type ByTenant<T> = HashMap<Tenant, T, ahash::RandomState>;
 type StepHook = dyn Fn(Step) -> Result<()> + Send + Sync;
 
@@ -320,8 +323,13 @@ impl Engine {
     /// Looks for commits of other processes if that was last done too long ago. One that writes answers from what it
     /// knows while the store does not answer: its own rows do not depend on it.
     async fn refresh(&self, tables: &Arc<TenantTables>, table: Table) -> Result<()> {
-        match because(Cause::Refresh, tables.look(table, self.config.refresh_age_max)).await {
-            Err(error) if !self.config.read_only && error.kind() == Kind::Unavailable => {
+        let look = because(Cause::Refresh, tables.look(table, self.config.refresh_age_max));
+        if self.config.read_only {
+            return look.await;
+        }
+        let late = |_| Error::new(Kind::Unavailable, "the store did not answer soon");
+        match tokio::time::timeout(REFRESH_PATIENCE, look).await.map_err(late).flatten() {
+            Err(error) if error.kind() == Kind::Unavailable => {
                 tracing::warn!(table = table.name(), %error, "commits of other writers, if there are any, are not seen yet");
                 Ok(())
             }

@@ -108,6 +108,15 @@ struct Known {
     floor: Option<u64>,
 }
 
+/// Notes the time of a look when it is over.
+struct Looked<'a>(&'a AtomicI64, i64);
+
+impl Drop for Looked<'_> {
+    fn drop(&mut self) {
+        self.0.store(self.1, Ordering::Release);
+    }
+}
+
 impl Log {
     pub(super) fn new(store: &Store, tenant: &Tenant, table: Table, clock: Arc<dyn Clock>) -> Result<Self> {
         let attribution = Arc::<Attribution>::default();
@@ -162,10 +171,9 @@ impl Log {
         if recent(now) {
             return Ok(());
         }
-        let looked = self.read_news(&mut state).await;
-        // A failed look is not repeated at once either.
-        self.looked_ns.store(now, Ordering::Release);
-        looked
+        // A look that fails or is given up is not repeated at once either.
+        let _looked = Looked(&self.looked_ns, now);
+        self.read_news(&mut state).await
     }
 
     async fn read_news(&self, state: &mut State) -> Result<()> {
