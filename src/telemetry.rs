@@ -277,7 +277,8 @@ impl Exposition {
                 [("cause", line.cause.name()), ("operation", line.operation.name()), ("outcome", line.outcome.name())];
             self.sample(name, &labels, line.count as f64);
         }
-        let families: [(&str, &str, fn((u64, u64)) -> u64); 2] = [
+        type Pick = fn((u64, u64)) -> u64;
+        let families: [(&str, &str, Pick); 2] = [
             ("tercet_store_sent_bytes_total", "Bytes sent to the store.", |bytes| bytes.0),
             ("tercet_store_received_bytes_total", "Bytes received from the store.", |bytes| bytes.1),
         ];

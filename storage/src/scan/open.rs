@@ -338,7 +338,7 @@ impl Opened {
         if let Some(filter) = tables.caches().tokens.get(object.as_ref()) {
             return filter;
         }
-        let read = match tables.store().get(&object).await {
+        let read = match because(Cause::QuerySidecar, tables.store().get(&object)).await {
             Ok(Some(bytes)) => {
                 self.reader.count(bytes.len());
                 TokenFilter::decode(bytes).and_then(|filter| match filter.rows() == self.rows() {
