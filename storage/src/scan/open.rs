@@ -172,7 +172,8 @@ async fn load_footer(reader: &mut BlockReader) -> Result<ParquetMetaData> {
 /// The footer and page index of any Parquet file of `bytes` bytes.
 pub(crate) async fn read_footer(store: &Store, object: &Path, bytes: u64) -> Result<ParquetMetaData> {
     let objects = Arc::clone(store.objects());
-    load_footer(&mut BlockReader { objects, object: object.clone(), bytes, footer: None, stats: None }).await
+    let (object, cause) = (object.clone(), Cause::QueryFooter);
+    load_footer(&mut BlockReader { objects, object, bytes, footer: None, stats: None, cause }).await
 }
 
 fn unreadable(object: &Path, source: ParquetError) -> Error {
