@@ -116,7 +116,9 @@ impl Server {
     /// A process that has only just begun.
     fn spawn(data: &Arc<TempDir>, options: &[String]) -> Self {
         let [http, grpc, otlp] = free_ports();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tercet"));
+        // Long runs may test another build than the one that lies there now.
+        let binary = std::env::var_os("TERCET_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tercet").into());
+        let mut command = Command::new(binary);
         // What is meant for the tests is an unknown setting to the server.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TERCET_")) {
             command.env_remove(name);

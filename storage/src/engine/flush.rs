@@ -167,14 +167,14 @@ impl Flusher<'_> {
         lane.shared.counters.flushed_rows.fetch_add(prepared.rows, Ordering::Relaxed);
         lane.shared.release(tenant);
         state.prepared.remove(tenant);
-        forget(&mut state.written, tenant);
+        forget(&mut state.written, tenant, IDENTITIES_MAX);
         Ok(())
     }
 }
 
 /// Keeps what is remembered of all tenants together within the limit; `latest` is forgotten last.
-fn forget(written: &mut HashMap<Tenant, Written>, latest: &Tenant) {
-    while written.values().map(Written::identities).sum::<usize>() > IDENTITIES_MAX {
+fn forget(written: &mut HashMap<Tenant, Written>, latest: &Tenant, identities_max: usize) {
+    while written.values().map(Written::identities).sum::<usize>() > identities_max {
         let others = written.iter().filter(|(tenant, _)| *tenant != latest);
         let Some(largest) = others.max_by_key(|(_, of)| of.identities()).map(|(tenant, _)| tenant.clone()) else {
             break;
@@ -311,4 +311,30 @@ fn collect_ids(table: Table, rows: &RecordBatch, ids: &mut Ids) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_all_tenants_together_the_largest_others_are_forgotten_first() {
+        let tenant = |name: &str| Tenant::new(name).expect("fits");
+        let mut written: HashMap<Tenant, Written> = HashMap::default();
+        for (name, identities) in [("small", 10), ("large", 50), ("latest", 60), ("larger", 55)] {
+            let ids = (0..identities).map(IdentityId::from_column);
+            written.entry(tenant(name)).or_default().extend(Day(1), ids);
+        }
+        let held = |written: &HashMap<Tenant, Written>| {
+            let mut names: Vec<String> = written.keys().map(|tenant| tenant.as_str().to_owned()).collect();
+            names.sort();
+            names
+        };
+        forget(&mut written, &tenant("latest"), 175);
+        assert_eq!(held(&written), ["large", "larger", "latest", "small"], "175 are within the limit");
+        forget(&mut written, &tenant("latest"), 120);
+        assert_eq!(held(&written), ["large", "latest", "small"]);
+        forget(&mut written, &tenant("latest"), 5);
+        assert_eq!(held(&written), ["latest"], "one tenant has a limit of its own");
+    }
 }

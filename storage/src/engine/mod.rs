@@ -183,6 +183,7 @@ impl Engine {
         }
         if !engine.config.read_only {
             tokio::spawn(keep_flushing(Arc::downgrade(&engine), Arc::clone(&engine.wake)));
+            tokio::spawn(sweep(Arc::clone(engine.store())));
         }
         Ok(engine)
     }
@@ -397,6 +398,15 @@ fn settle(lane: &Lane, state: &mut FlushState, result: &Result<()>, clock: &dyn 
             lane.shared.counters.flush_errors.fetch_add(1, Ordering::Relaxed);
             tracing::error!(signal = lane.shared.signal.name(), %error, pause_ms, "a flush failed and will be tried again");
         }
+    }
+}
+
+/// Beside everything else: it walks through all folders of the store.
+async fn sweep(store: Arc<Store>) {
+    match store.sweep().await {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "removed files that an earlier process was writing when it was killed"),
+        Err(error) => tracing::warn!(%error, "files that an earlier process left half-written could not be removed"),
     }
 }
 

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,6 +25,9 @@ use object_store::{
 
 /// Tries to find a free name for a staged file; more than this many are never in flight.
 const STAGED_NAMES_MAX: u64 = 10_000;
+
+/// No write takes longer than this; an older staged file is a leftover.
+const STAGED_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// The next number to try for a staged file's name. The backend hides files named `<name>#<digits>`.
 static STAGED: AtomicU64 = AtomicU64::new(0);
@@ -77,6 +81,29 @@ impl DurableFolder {
         Ok(PutResult { e_tag: None, version: None })
     }
 
+    /// Removes staged files that a process left when it was killed. Listings do not show them, so nothing else would.
+    /// Those of running writers are younger; one that is not only fails that write.
+    pub(super) fn sweep(&self) -> std::io::Result<u64> {
+        let mut removed = 0;
+        let mut folders = vec![self.root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder)? {
+                let entry = entry?;
+                let Ok(meta) = entry.metadata() else { continue };
+                if meta.is_dir() {
+                    folders.push(entry.path());
+                    continue;
+                }
+                let old = meta.modified()?.elapsed().is_ok_and(|age| age > STAGED_AGE_MAX);
+                if old && is_staged(&entry.file_name().to_string_lossy()) {
+                    std::fs::remove_file(entry.path())?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
     /// Makes the names of `folder` and of all folders above it, up to the root, durable.
     fn sync_folders(&self, folder: &FilePath) -> Result<()> {
         let mut folder = Some(folder);
@@ -87,6 +114,11 @@ impl DurableFolder {
         }
         Ok(())
     }
+}
+
+/// Whether a file of this name is one that [`stage`] made.
+fn is_staged(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn failed(source: std::io::Error) -> Error {
@@ -236,6 +268,31 @@ mod tests {
 
     use super::super::Store;
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_killed_process_was_writing_is_swept_and_nothing_else() {
+        let root = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&root.path().display().to_string(), &Default::default()).expect("opens");
+        store.put(&Path::from("t/date=2026-01-01/a.parquet"), Bytes::from_static(b"1")).await.expect("writes");
+        let day = root.path().join("t/date=2026-01-01");
+        let old = ["a.parquet#0", "b.parquet#17", "c#x", "d#"];
+        for name in old.iter().chain(&["e.parquet#3"]) {
+            std::fs::write(day.join(name), b"half").expect("writes");
+        }
+        let yesterday = std::fs::metadata(&day).expect("is there").modified().expect("has one") - 4 * STAGED_AGE_MAX;
+        for name in old.iter().chain(&["a.parquet"]) {
+            let file = OpenOptions::new().write(true).open(day.join(name)).expect("opens");
+            file.set_modified(yesterday).expect("sets");
+        }
+        assert_eq!(store.sweep().await.expect("sweeps"), 2);
+        let mut left: Vec<String> = std::fs::read_dir(&day)
+            .expect("lists")
+            .map(|entry| entry.expect("reads").file_name().to_string_lossy().into_owned())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["a.parquet", "c#x", "d#", "e.parquet#3"], "an object, foreign files, and one being written");
+        assert_eq!(store.sweep().await.expect("sweeps"), 0);
+    }
 
     #[tokio::test]
     async fn a_create_is_no_success_before_its_folders_are_synced() {

@@ -79,6 +79,8 @@ pub struct Store {
     calls: Arc<Calls>,
     url: String,
     is_bucket: bool,
+    /// The folder beneath, if it is one.
+    folder: Option<durable::DurableFolder>,
 }
 
 impl Store {
@@ -98,7 +100,7 @@ impl Store {
                 let calls = Arc::new(Calls::default());
                 let objects = bucket::open(url, &parsed, options, &calls)?;
                 let objects = Arc::new(watched::Watched::new(objects, None));
-                Ok(Self { objects, calls, url: url.to_owned(), is_bucket: true })
+                Ok(Self { objects, calls, url: url.to_owned(), is_bucket: true, folder: None })
             }
             Some((scheme, _)) => {
                 Err(wrong_url(url, &format!("the scheme `{scheme}` is not one of file, memory, gs, s3, az")))
@@ -126,14 +128,22 @@ impl Store {
         };
         crate::wal::segment::create_folder(&path).map_err(refused)?;
         let local = durable::DurableFolder::new(&path)?;
-        Ok(Self::over(Arc::new(local), &path.display().to_string()))
+        let folder = Some(local.clone());
+        Ok(Self { folder, ..Self::over(Arc::new(local), &path.display().to_string()) })
     }
 
     /// A store over `objects`, for tests that bring their own.
     pub fn over(objects: Arc<dyn ObjectStore>, url: &str) -> Self {
         let calls = Arc::new(Calls::default());
         let objects = Arc::new(watched::Watched::new(objects, Some(Arc::clone(&calls))));
-        Self { objects, calls, url: url.to_owned(), is_bucket: false }
+        Self { objects, calls, url: url.to_owned(), is_bucket: false, folder: None }
+    }
+
+    /// Removes what killed processes left half-written; how many files. A bucket has no such files.
+    pub async fn sweep(&self) -> Result<u64> {
+        let Some(folder) = self.folder.clone() else { return Ok(0) };
+        let swept = tokio::task::spawn_blocking(move || folder.sweep()).await;
+        Ok(swept.map_err(|source| Error::bug("sweeping the store stopped").with_source(source))??)
     }
 
     /// The objects themselves.

@@ -113,12 +113,16 @@ pub fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 
 /// Creates `folder` and whatever is missing above it; the entries of all new ones are durable.
 pub fn create_folder(folder: &Path) -> io::Result<()> {
+    create_folder_with(folder, &sync_folder)
+}
+
+fn create_folder_with(folder: &Path, sync: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     let missing: Vec<&Path> =
         folder.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).collect();
     fs::create_dir_all(folder)?;
     for new in missing.iter().rev() {
         let above = new.parent().filter(|above| !above.as_os_str().is_empty());
-        sync_folder(above.unwrap_or(Path::new(".")))?;
+        sync(above.unwrap_or(Path::new(".")))?;
     }
     Ok(())
 }
@@ -202,5 +206,24 @@ mod tests {
         let found: Vec<u64> = list(folder.path()).expect("lists").into_iter().map(|(first, _)| first).collect();
         assert_eq!(found, [9, 10]);
         assert_eq!(path(folder.path(), 9).file_name().and_then(|n| n.to_str()), Some("00000000000000000009.wal"));
+    }
+
+    #[test]
+    fn the_entries_of_all_new_folders_are_synced_and_a_failure_is_told() {
+        let root = tempfile::tempdir().expect("creates");
+        let synced = parking_lot::Mutex::new(Vec::new());
+        let sync = |folder: &Path| {
+            assert!(root.path().join("a/b/c").is_dir(), "what has no entry yet cannot be made durable");
+            synced.lock().push(folder.to_owned());
+            sync_folder(folder)
+        };
+        let folder = root.path().join("a/b/c");
+        create_folder_with(&folder, &sync).expect("creates");
+        // Where the entries of `a`, `b` and `c` are.
+        assert_eq!(*synced.lock(), [root.path().to_owned(), root.path().join("a"), root.path().join("a/b")]);
+        create_folder_with(&folder, &sync).expect("is there");
+        assert_eq!(synced.lock().len(), 3, "nothing is new");
+        let failing = |_: &Path| Err(io::Error::other("the disk is sick"));
+        assert!(create_folder_with(&root.path().join("d"), &failing).is_err());
     }
 }
