@@ -241,10 +241,15 @@ fn push(request: u64) -> Value {
     json!({ "streams": [{ "stream": labels, "values": values }] })
 }
 
+/// Never a whole second: intervals of TraceQL metrics are open on the left.
+fn span_start(request: u64, row: u64) -> u64 {
+    ms_of(request) * 1_000_000 + row + 1
+}
+
 fn export(request: u64) -> Value {
     let spans: Vec<Value> = (0..ROWS)
         .map(|row| {
-            let start = ms_of(request) * 1_000_000 + row;
+            let start = span_start(request, row);
             json!({
                 "traceId": format!("{:032x}", (0xfeed_u128 << 64) + u128::from(request)),
                 "spanId": format!("{:016x}", request * ROWS + row + 1),
@@ -350,7 +355,7 @@ async fn find_spans(server: &Server, from: u64, to: u64) -> Found {
             let row = id % ROWS;
             let attribute = list(&span["attributes"], &answer).iter().find(|attribute| attribute["key"] == "request");
             let right = id / ROWS == request
-                && says(&span["startTimeUnixNano"], ms_of(request) * 1_000_000 + row)
+                && says(&span["startTimeUnixNano"], span_start(request, row))
                 && span["durationNanos"] == "1000"
                 && attribute.is_some_and(|it| says(&it["value"]["intValue"], request))
                 && kind(request) == Kind::Spans;

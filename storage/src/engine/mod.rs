@@ -370,6 +370,12 @@ impl Start<'_> {
                 "the WAL was replayed"
             );
         }
+        let mut heads = shared.heads.write();
+        if heads.active.is_empty() {
+            // The tables have all of it. Without a row to flush nothing else would cut it, and a full one stay full.
+            heads.uncut = Some(replayed.last).filter(|last| *last > 0);
+        }
+        drop(heads);
         let queue = &self.config.budget.wal_queue;
         let limits = Limits {
             wal_bytes: self.config.wal_bytes_max,

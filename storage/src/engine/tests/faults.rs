@@ -354,3 +354,22 @@ async fn a_head_that_grew_large_becomes_several_blocks() {
     assert!((3..=4).contains(&snapshot.blocks.len()), "{}", snapshot.blocks.len());
     bed.check().await;
 }
+
+/// All is in the tables, the process died before it cut the WAL: after the restart there is nothing to flush, and all
+/// the same the WAL must get room again.
+#[tokio::test]
+async fn a_full_wal_whose_rows_are_all_in_the_tables_is_cut_after_a_restart() {
+    let mut bed = Bed::new().await;
+    bed.send([logs(0), logs(1), logs(2)]).await;
+    bed.stop_at(Some(Step::Flushed));
+    bed.engine.flush(None).await.expect_err("is stopped");
+    bed.forget_memory().await;
+    let full = EngineConfig { wal_bytes_max: 100, ..config(bed.data.path()) };
+    bed.engine = open(full, &bed.store, &bed.clock).await;
+    assert_eq!(bed.engine.stats().signals[1].head_rows, 0);
+    bed.engine.tick().await;
+    bed.send([logs(3)]).await;
+    bed.check().await;
+    bed.reopen().await;
+    bed.check().await;
+}
