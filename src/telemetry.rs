@@ -222,7 +222,7 @@ impl Exposition {
 
     fn engine(&mut self, stats: &EngineStats) {
         type Pick = fn(&SignalStats) -> u64;
-        let families: [(&str, &str, &str, Pick); 16] = [
+        let families: [(&str, &str, &str, Pick); 24] = [
             ("tercet_head_rows", "gauge", "Rows in memory.", |s| s.head_rows),
             ("tercet_head_bytes", "gauge", "Bytes the heads take.", |s| s.head_bytes),
             ("tercet_head_identities", "gauge", "Series, streams or resources in memory.", |s| s.head_identities),
@@ -241,6 +241,29 @@ impl Exposition {
             ("tercet_flush_errors_total", "counter", "Flushes that failed and are tried again.", |s| {
                 s.flush_errors_total
             }),
+            ("tercet_compactions_total", "counter", "Compactions that reached the tables.", |s| s.compactions_total),
+            ("tercet_compacted_blocks_total", "counter", "Blocks that compactions replaced.", |s| {
+                s.compacted_blocks_total
+            }),
+            ("tercet_compaction_read_bytes_total", "counter", "Bytes of these blocks.", |s| {
+                s.compaction_read_bytes_total
+            }),
+            ("tercet_compaction_written_bytes_total", "counter", "Bytes of the blocks that replaced them.", |s| {
+                s.compaction_written_bytes_total
+            }),
+            ("tercet_compaction_repeats_total", "counter", "Repeated rows that compactions dropped.", |s| {
+                s.compaction_repeats_total
+            }),
+            ("tercet_compaction_conflicts_total", "counter", "Compactions whose blocks were gone at the end.", |s| {
+                s.compaction_conflicts_total
+            }),
+            ("tercet_compaction_errors_total", "counter", "Compactions that failed.", |s| s.compaction_errors_total),
+            (
+                "tercet_unreadable_blocks",
+                "gauge",
+                "Blocks that compaction found unreadable and leaves as they are.",
+                |s| s.unreadable_blocks,
+            ),
         ];
         self.family("tercet_fenced", "gauge", "1 when another process owns the tables: this one refuses data.");
         self.sample("tercet_fenced", &[], f64::from(u8::from(stats.fenced)));

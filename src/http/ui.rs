@@ -69,9 +69,9 @@ pub async fn flush(State(app): State<SharedApp>, params: Params) -> Result<Statu
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /-/compact`: this version never merges files, so there is never anything left to compact.
-pub async fn compact(State(app): State<SharedApp>, params: Params) -> Result<Response, TextError> {
-    signal(&params)?;
-    app.engine()?;
-    Ok(text(StatusCode::OK, "nothing to compact: this version does not merge files yet\n"))
+/// `POST /-/compact`: answers when nothing is left to compact.
+pub async fn compact(State(app): State<SharedApp>, params: Params) -> Result<StatusCode, TextError> {
+    let signal = signal(&params)?;
+    app.engine()?.compact(signal).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -19,6 +19,8 @@ pub struct Stats {
     pub rows: AtomicU64,
     /// Bytes of these rows, as Arrow holds them.
     pub bytes: AtomicU64,
+    /// Rows that were left out because they repeat another.
+    pub repeats: AtomicU64,
     /// Parquet files opened.
     pub blocks: AtomicU64,
     /// Rows that an index proved not to pass, so that they were not read.
@@ -57,6 +59,12 @@ impl Context {
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.deadline = Instant::now().checked_add(timeout).map(|at| (at, timeout));
         self
+    }
+
+    /// Ends with `cancel` instead of a token of its own.
+    #[must_use]
+    pub fn with_cancellation(self, cancel: CancellationToken) -> Self {
+        Self { cancel, ..self }
     }
 
     /// Cancelled when the caller goes away.

@@ -6,6 +6,7 @@
 
 pub mod budget;
 pub mod clock;
+mod compact;
 pub mod context;
 pub mod engine;
 pub mod error;

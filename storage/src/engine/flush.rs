@@ -68,7 +68,7 @@ struct Prepared {
     rows: u64,
 }
 
-/// Where a test may stop a flush, as if the process died there.
+/// Where a test may stop a flush or a compaction, as if the process died there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The heads are frozen.
@@ -79,6 +79,10 @@ pub(super) enum Step {
     Committed(Table),
     /// All tables are committed, the WAL is not cut.
     Flushed,
+    /// A compaction wrote its blocks, which are not committed.
+    Merged(Table),
+    /// A compaction's blocks are visible.
+    Replaced(Table),
 }
 
 /// What a flush needs besides its lane.

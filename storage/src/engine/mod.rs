@@ -9,6 +9,7 @@
 //!    head, or the tables.
 //! 3. Once another process has taken over this writer's name, no append is acknowledged any more.
 
+mod compact;
 mod config;
 mod flush;
 mod folder;
@@ -70,8 +71,9 @@ pub struct Engine {
     fenced: Arc<AtomicBool>,
     closed: AtomicBool,
     wake: Arc<Notify>,
+    compaction: compact::Compaction,
     lock: Mutex<Option<File>>,
-    /// Called between the steps of a flush; tests stop it there.
+    /// Called between the steps of a flush or a compaction; tests stop it there.
     hook: Mutex<Option<Arc<StepHook>>>,
 }
 
@@ -173,6 +175,7 @@ impl Engine {
             fenced: Arc::default(),
             closed: AtomicBool::new(false),
             wake,
+            compaction: compact::Compaction::default(),
             lock: Mutex::new(lock),
             hook: Mutex::default(),
             config,
@@ -184,6 +187,8 @@ impl Engine {
         if !engine.config.read_only {
             tokio::spawn(keep_flushing(Arc::downgrade(&engine), Arc::clone(&engine.wake)));
             tokio::spawn(sweep(Arc::clone(engine.store())));
+            let cancel = engine.compaction.cancel.clone();
+            tokio::spawn(compact::keep_compacting(Arc::downgrade(&engine), cancel));
         }
         Ok(engine)
     }
@@ -275,7 +280,10 @@ impl Engine {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        self.compaction.cancel.cancel();
         let flushed = self.flush(None).await;
+        // What a merge has written without a commit only takes space.
+        self.compaction.stopped().await;
         for lane in &self.lanes {
             // A flush that the background task has begun ends before; a later one must not touch the folder.
             lane.flush.lock().await.closed = true;
@@ -291,9 +299,15 @@ impl Engine {
     /// Counters and sizes as they are now.
     pub fn stats(&self) -> EngineStats {
         EngineStats {
-            signals: self.lanes.iter().map(|lane| lane.stats()).collect(),
+            signals: self.lanes.iter().map(|lane| self.signal_stats(lane)).collect(),
             fenced: self.fenced.load(Ordering::Acquire),
         }
+    }
+
+    fn signal_stats(&self, lane: &Lane) -> SignalStats {
+        let mut stats = lane.stats();
+        self.compaction.add_to(&mut stats);
+        stats
     }
 
     /// The configuration it was opened with.

@@ -50,6 +50,22 @@ pub struct SignalStats {
     pub flushed_rows_total: u64,
     /// Flushes that failed (they are tried again).
     pub flush_errors_total: u64,
+    /// Compactions that reached the tables.
+    pub compactions_total: u64,
+    /// Blocks that compactions replaced.
+    pub compacted_blocks_total: u64,
+    /// Bytes of these blocks.
+    pub compaction_read_bytes_total: u64,
+    /// Bytes of the blocks that replaced them.
+    pub compaction_written_bytes_total: u64,
+    /// Rows that compactions dropped because they repeated others.
+    pub compaction_repeats_total: u64,
+    /// Compactions that came too late: their blocks were gone.
+    pub compaction_conflicts_total: u64,
+    /// Compactions that failed.
+    pub compaction_errors_total: u64,
+    /// Blocks that compaction found unreadable and leaves as they are.
+    pub unreadable_blocks: u64,
 }
 
 impl SignalStats {
@@ -73,6 +89,14 @@ impl SignalStats {
             flushes_total: 0,
             flushed_rows_total: 0,
             flush_errors_total: 0,
+            compactions_total: 0,
+            compacted_blocks_total: 0,
+            compaction_read_bytes_total: 0,
+            compaction_written_bytes_total: 0,
+            compaction_repeats_total: 0,
+            compaction_conflicts_total: 0,
+            compaction_errors_total: 0,
+            unreadable_blocks: 0,
         }
     }
 }

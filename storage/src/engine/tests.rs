@@ -2,6 +2,7 @@
 //! failures. The reference is [`MemoryScan`] over the batches that were sent.
 
 mod chance;
+mod compact;
 mod damage;
 mod faults;
 mod writers;

@@ -40,6 +40,8 @@ pub use super::sort::{sort_rows, split_by_day};
 const SLICE_ROWS_MIN: usize = 1_024;
 /// Gathered runs shorter than this on average are picked row by row.
 const PICK_ROWS_MAX: usize = 16;
+/// Gathered rows of this size leave even if they are few.
+const GATHERED_BYTES_MAX: usize = 4 << 20;
 /// Sources that are opened at the same time.
 const OPENINGS_MAX: usize = 16;
 /// Steps between two looks at the deadline.
@@ -350,6 +352,8 @@ impl Merge {
                 for row in cursor.at..end {
                     if seen.insert(self.equal_by.hash(&cursor, row)?) {
                         self.output.push(&cursor, row..row + 1)?;
+                    } else {
+                        Stats::add(&self.context.stats.repeats, 1);
                     }
                 }
                 cursor.at = end;
@@ -397,11 +401,13 @@ struct Output {
     /// Runs as places in `batches` and rows there.
     runs: Vec<(usize, Range<usize>)>,
     rows: usize,
+    /// Bytes of these rows, by the average of their batches.
+    bytes: usize,
 }
 
 impl Output {
     fn new() -> Self {
-        Self { ready: VecDeque::new(), batches: Vec::new(), runs: Vec::new(), rows: 0 }
+        Self { ready: VecDeque::new(), batches: Vec::new(), runs: Vec::new(), rows: 0, bytes: 0 }
     }
 
     fn push(&mut self, cursor: &Cursor, rows: Range<usize>) -> Result<()> {
@@ -424,11 +430,12 @@ impl Output {
             self.batches.len() - 1
         });
         self.rows += rows.len();
+        self.bytes += cursor.held.bytes() * rows.len() / cursor.rows.num_rows().max(1);
         match self.runs.last_mut() {
             Some((last, run)) if *last == place && run.end == rows.start => run.end = rows.end,
             _ => self.runs.push((place, rows)),
         }
-        if self.rows >= BATCH_ROWS {
+        if self.rows >= BATCH_ROWS || self.bytes >= GATHERED_BYTES_MAX {
             self.flush()?;
         }
         Ok(())
@@ -454,6 +461,7 @@ impl Output {
         self.batches.clear();
         self.runs.clear();
         self.rows = 0;
+        self.bytes = 0;
         Ok(())
     }
 }

@@ -132,6 +132,7 @@ pub(crate) struct Opened {
     table: Table,
     reader: BlockReader,
     footer: ArrowReaderMetadata,
+    batch_rows: usize,
 }
 
 /// Opens `block`; reads its footer unless it is cached.
@@ -158,7 +159,7 @@ pub(crate) async fn open_block(
     reader.cause = Cause::QueryRows;
     let options = ArrowReaderOptions::new().with_schema(file_schema(table));
     let footer = ArrowReaderMetadata::try_new(footer, options).map_err(|source| unreadable(&reader.object, source))?;
-    Ok(Opened { table, reader, footer })
+    Ok(Opened { table, reader, footer, batch_rows: BATCH_ROWS })
 }
 
 async fn load_footer(reader: &mut BlockReader) -> Result<ParquetMetaData> {
@@ -184,6 +185,11 @@ fn unreadable(object: &Path, source: ParquetError) -> Error {
 }
 
 impl Opened {
+    /// Gives rows in batches of at most `batch_rows`.
+    pub(crate) fn with_batch_rows(self, batch_rows: usize) -> Self {
+        Self { batch_rows, ..self }
+    }
+
     /// The block's object.
     pub(crate) fn object(&self) -> &Path {
         &self.reader.object
@@ -297,7 +303,7 @@ impl Opened {
         let object = self.reader.object.clone();
         let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), footer.clone())
             .with_projection(mask)
-            .with_batch_size(BATCH_ROWS)
+            .with_batch_size(self.batch_rows)
             .with_row_selection(selection)
             .build()
             .map_err(|source| unreadable(&object, source))?;

@@ -20,6 +20,7 @@ pub mod faulty;
 #[cfg(test)]
 #[path = "../../../tests/support/gcs.rs"]
 pub(crate) mod gcs;
+pub(crate) mod parts;
 mod patient;
 mod watched;
 

@@ -13,6 +13,7 @@ mod identities;
 mod log;
 mod replace;
 mod snapshot;
+mod stream;
 mod writer;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub use cache::Caches;
 pub use identities::{identity_rows, read_identities};
 pub use replace::{Replaced, Replacement, Replacing};
 pub use snapshot::{Block, NewBlock, Order, Snapshot};
+pub(crate) use stream::BlockStream;
 pub(crate) use writer::{BlockWriter, Encoded, file_schema, times_ns};
 
 /// Where a block that is being written is to lie.
