@@ -83,7 +83,7 @@ mod tests {
         let of_logs = sidecar_objects(&tenant, Table::Logs, &block);
         let kinds: Vec<&str> =
             of_logs.iter().filter_map(|path| path.as_ref().rsplit_once('.')).map(|(_, kind)| kind).collect();
-        assert_eq!(kinds, ["dir", "tok"]);
+        assert_eq!(kinds, ["dir", "tok", "dic"]);
         assert_eq!(table_url(&tenant, Table::Logs).expect("parses").as_str(), "tercet:///team-a/logs/");
     }
 }

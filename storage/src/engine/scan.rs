@@ -20,15 +20,16 @@ use super::lane::Lane;
 use crate::budget::Reservation;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::head::{Answer, Postings, Question, Selection, TenantHead};
+use crate::head::{Answer, Postings, Question, Selection, Spelling, TenantHead};
 use crate::model::identity::Identity;
 use crate::model::matcher::Matcher;
 use crate::model::tenant::Tenant;
 use crate::model::time::TimeRange;
+use crate::scan::distinct::{add_blocks, check};
 use crate::scan::merge::merge;
 use crate::scan::read::{BlockSource, open_blocks};
 use crate::scan::repeats::overlaps;
-use crate::scan::{BatchStream, Scan, ScanRequest};
+use crate::scan::{BatchStream, Distinct, DistinctRequest, Scan, ScanRequest};
 use crate::signal::{Signal, SortBy};
 
 /// Lists shorter than this are tested label set by label set.
@@ -155,6 +156,31 @@ impl Engine {
     }
 }
 
+impl Engine {
+    async fn find_distinct(&self, request: DistinctRequest, context: &Context) -> Result<Distinct> {
+        context.check()?;
+        check(&request)?;
+        let spellings: Vec<Spelling> = {
+            let heads = self.lane(request.table.signal()).shared.heads.read();
+            heads.of(&context.tenant).filter_map(|head| head.spelling(request.table, request.range)).collect()
+        };
+        let of_heads = request.clone();
+        let ask = move || {
+            let mut found = Distinct::none();
+            for spelling in spellings {
+                spelling.ask(|dictionary| found.add(dictionary, &of_heads))?;
+            }
+            Ok::<_, Error>(found)
+        };
+        let asked = tokio::task::spawn_blocking(ask).await;
+        let mut found = asked.map_err(|source| Error::bug("reading a head's words stopped").with_source(source))??;
+        let tables = self.tables(&context.tenant);
+        self.refresh(&tables, request.table).await?;
+        add_blocks(&mut found, &tables, &request, context).await?;
+        Ok(found)
+    }
+}
+
 /// The identities of the heads. Their lock is held to take what is tested and to fetch what passed, not for the tests:
 /// appends would wait for regular expressions. A head that leaves in between is in the tables, which are read later.
 fn head_identities(lane: &Lane, selectors: &[Vec<Matcher>], range: TimeRange, tenant: &Tenant) -> Vec<Identity> {
@@ -196,5 +222,9 @@ impl Scan for Engine {
         context: &'a Context,
     ) -> BoxFuture<'a, Result<Vec<Identity>>> {
         Box::pin(self.find_identities(signal, selectors, range, context))
+    }
+
+    fn distinct<'a>(&'a self, request: DistinctRequest, context: &'a Context) -> BoxFuture<'a, Result<Distinct>> {
+        Box::pin(self.find_distinct(request, context))
     }
 }

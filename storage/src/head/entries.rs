@@ -45,6 +45,10 @@ impl Group for Entries {
         self.rows.count()
     }
 
+    fn arrived(&self) -> Option<&Rows> {
+        Some(&self.rows)
+    }
+
     fn bytes(&self) -> usize {
         self.rows.bytes() + self.lists_bytes
     }

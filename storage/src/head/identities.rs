@@ -170,6 +170,11 @@ impl Identities {
         order.iter().filter_map(|known| Some((self.ordinal(known.identity.id)?, known.identity.id))).collect()
     }
 
+    /// Whether an identity may have facts in `range`.
+    pub fn any_in(&self, range: TimeRange) -> bool {
+        self.entries.iter().any(|known| known.first <= known.last && range.overlaps(known.first, known.last))
+    }
+
     /// See [`super::TenantHead::question`].
     pub fn question(&self) -> Question {
         let from = self.index.count.load(Ordering::Acquire);

@@ -15,9 +15,11 @@ mod rows;
 mod samples;
 mod selection;
 mod spans;
+mod words;
 mod written;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
@@ -33,6 +35,7 @@ use crate::signal::{Signal, SortBy, Table, TimeUnit};
 pub use identities::{Answer, Identities, Question};
 pub use postings::Postings;
 pub use selection::{Reserve, Selection};
+pub use words::{Spelling, Words};
 pub use written::{IDENTITIES_MAX, Written};
 
 /// Identities whose rows are taken from a head together when all of it is wanted.
@@ -89,6 +92,11 @@ pub(crate) trait Group: Send + Sync {
     /// The days of its rows; none for tables without time.
     fn days(&self) -> Result<BTreeSet<Day>>;
 
+    /// The rows in arrival order, for tables that have dictionaries.
+    fn arrived(&self) -> Option<&rows::Rows> {
+        None
+    }
+
     /// The bits of the value held for an identity at a time, for tables where a time has one value.
     fn held(&self, _ordinal: u32, _time: i64) -> Option<u64> {
         None
@@ -99,13 +107,14 @@ pub(crate) trait Group: Send + Sync {
 pub struct TenantHead {
     identities: Identities,
     groups: Vec<(Table, Box<dyn Group>)>,
+    words: Arc<Words>,
 }
 
 impl TenantHead {
     /// An empty head.
     pub fn new(signal: Signal) -> Self {
         let groups = signal.spec().facts.iter().map(|table| (*table, group(*table))).collect();
-        Self { identities: Identities::default(), groups }
+        Self { identities: Identities::default(), groups, words: Arc::default() }
     }
 
     /// Takes a batch in; `earlier` is the frozen head, if one is being flushed.
@@ -195,6 +204,13 @@ impl TenantHead {
         self.identities.matching(answer, range)
     }
 
+    /// What is needed to tell which keys and values the rows of `table` have, without the head's lock; `None` if no row
+    /// can lie in `range`.
+    pub fn spelling(&self, table: Table, range: TimeRange) -> Option<Spelling> {
+        let rows = self.group(table)?.arrived()?;
+        self.identities.any_in(range).then(|| Spelling::of(table, &self.words, rows))
+    }
+
     /// The identity with `id`.
     pub fn identity(&self, id: IdentityId) -> Option<&Identity> {
         self.identities.get(self.identities.ordinal(id)?)
@@ -207,7 +223,7 @@ impl TenantHead {
 
     /// Bytes held, about.
     pub fn bytes(&self) -> usize {
-        self.identities.bytes() + self.groups.iter().map(|(_, group)| group.bytes()).sum::<usize>()
+        self.identities.bytes() + self.words.bytes() + self.groups.iter().map(|(_, group)| group.bytes()).sum::<usize>()
     }
 
     /// Identities held.

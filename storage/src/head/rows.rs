@@ -16,7 +16,7 @@ const JOIN_BYTES_MAX: usize = 32 << 20;
 
 /// Numbered rows.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub(crate) struct Rows {
     batches: Vec<RecordBatch>,
     /// The number of the first row of each batch.
     starts: Vec<usize>,
@@ -67,6 +67,13 @@ impl Rows {
     /// The batches as they are now; later rows are not in them.
     pub(super) fn batches(&self) -> Vec<RecordBatch> {
         self.batches.clone()
+    }
+
+    /// The batches that hold rows from number `from` on, each with the number of its first.
+    pub(super) fn from(&self, from: usize) -> Vec<(usize, RecordBatch)> {
+        let first = self.starts.partition_point(|start| *start <= from).saturating_sub(1);
+        let (starts, batches) = (self.starts.iter().skip(first), self.batches.iter().skip(first));
+        starts.copied().zip(batches.cloned()).collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &RecordBatch> {

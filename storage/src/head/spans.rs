@@ -54,6 +54,10 @@ impl Group for Spans {
         self.rows.count()
     }
 
+    fn arrived(&self) -> Option<&Rows> {
+        Some(&self.rows)
+    }
+
     fn bytes(&self) -> usize {
         self.rows.bytes() + self.traces.len() * TRACE_BYTES + self.rows.count() * 2 * std::mem::size_of::<u32>()
     }

@@ -36,6 +36,11 @@ impl Form {
         Error::corrupt(format!("{} is damaged: {what}", self.name))
     }
 
+    /// The fields of bytes that came out of a frame.
+    pub(super) fn inner(self, bytes: &[u8]) -> Fields<'_> {
+        Fields { form: self, rest: bytes, at: 0 }
+    }
+
     /// The fields behind magic and version, once the checksum holds.
     pub(super) fn open(self, bytes: &[u8]) -> Result<Fields<'_>> {
         let body_len = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or_else(|| self.damaged("it is cut"))?;
@@ -89,15 +94,33 @@ impl<'a> Fields<'a> {
         Ok(u64_of(self.bytes(8)?))
     }
 
+    /// A text behind its length.
+    pub(super) fn text(&mut self) -> Result<&'a str> {
+        let count = self.u32()?;
+        let bytes = self.table(u64::from(count), 1)?;
+        std::str::from_utf8(bytes).map_err(|_| self.form.damaged("a text is not UTF-8"))
+    }
+
     /// Where in the frame the next field stands.
     pub(super) fn place(&self) -> usize {
         self.at
+    }
+
+    /// All that is left.
+    pub(super) fn rest(self) -> &'a [u8] {
+        self.rest
     }
 
     /// Nothing may be left.
     pub(super) fn end(self) -> Result<()> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.form.damaged("its length does not fit its count")) }
     }
+}
+
+/// A text with its length in front.
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Four bytes as a number.

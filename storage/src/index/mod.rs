@@ -5,6 +5,7 @@
 //!
 //! Invariant: deleting a sidecar changes speed, never an answer.
 
+pub mod dictionary;
 pub mod directory;
 mod frame;
 pub mod tokens;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 
 use crate::error::Result;
 use crate::signal::Table;
+use dictionary::Dictionary;
 use directory::Directory;
 
 /// A kind of sidecar.
@@ -23,17 +25,20 @@ pub enum Sidecar {
     Directory,
     /// Which ranges of rows may hold a text or a value.
     Tokens,
+    /// Which keys and values there are.
+    Dictionary,
 }
 
 impl Sidecar {
     /// All kinds.
-    pub const ALL: [Self; 2] = [Self::Directory, Self::Tokens];
+    pub const ALL: [Self; 3] = [Self::Directory, Self::Tokens, Self::Dictionary];
 
     /// How the names of such objects end.
     pub fn suffix(self) -> &'static str {
         match self {
             Self::Directory => ".dir",
             Self::Tokens => ".tok",
+            Self::Dictionary => ".dic",
         }
     }
 
@@ -42,6 +47,7 @@ impl Sidecar {
         match self {
             Self::Directory => Directory::decode(&bytes).map(|directory| directory.summary()),
             Self::Tokens => tokens::TokenFilter::decode(bytes).map(|filter| filter.summary()),
+            Self::Dictionary => Dictionary::decode(&bytes).map(|dictionary| dictionary.summary()),
         }
     }
 
@@ -50,6 +56,7 @@ impl Sidecar {
         match self {
             Self::Directory => directory::columns(table).is_some(),
             Self::Tokens => tokens::applies(table),
+            Self::Dictionary => dictionary::applies(table),
         }
     }
 }
@@ -59,6 +66,7 @@ pub struct Builder {
     table: Table,
     directory: Option<Directory>,
     tokens: Option<tokens::Builder>,
+    dictionary: Option<Dictionary>,
 }
 
 /// The sidecars of one block.
@@ -68,6 +76,8 @@ pub struct Built {
     pub objects: Vec<(Sidecar, Bytes)>,
     /// The directory once more, for the cache.
     pub directory: Option<Directory>,
+    /// The dictionary, likewise.
+    pub dictionary: Option<Dictionary>,
 }
 
 impl Builder {
@@ -77,6 +87,7 @@ impl Builder {
             table,
             directory: Sidecar::Directory.applies(table).then(Directory::default),
             tokens: Sidecar::Tokens.applies(table).then(tokens::Builder::default),
+            dictionary: Sidecar::Dictionary.applies(table).then(|| Dictionary::new(table)),
         }
     }
 
@@ -85,13 +96,24 @@ impl Builder {
         if let Some(directory) = &mut self.directory {
             directory.extend_from(self.table, rows)?;
         }
+        if let Some(dictionary) = &mut self.dictionary {
+            dictionary.extend_from(rows)?;
+        }
         self.tokens.as_mut().map_or(Ok(()), |tokens| tokens.extend_from(rows))
     }
 
     /// What was built of all rows.
-    pub fn finish(self) -> Built {
-        let directory = self.directory.as_ref().map(|directory| (Sidecar::Directory, directory.encode()));
-        let tokens = self.tokens.map(|tokens| (Sidecar::Tokens, tokens.finish()));
-        Built { objects: directory.into_iter().chain(tokens).collect(), directory: self.directory }
+    pub fn finish(self) -> Result<Built> {
+        let mut objects = Vec::new();
+        if let Some(directory) = &self.directory {
+            objects.push((Sidecar::Directory, directory.encode()));
+        }
+        if let Some(tokens) = self.tokens {
+            objects.push((Sidecar::Tokens, tokens.finish()));
+        }
+        if let Some(dictionary) = &self.dictionary {
+            objects.push((Sidecar::Dictionary, dictionary.encode()?));
+        }
+        Ok(Built { objects, directory: self.directory, dictionary: self.dictionary })
     }
 }

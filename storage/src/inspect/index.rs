@@ -15,7 +15,7 @@ use crate::store::Store;
 pub struct SidecarReport {
     /// Its path in the store.
     pub object: String,
-    /// What it is: `directory`, `tokens`, or `unknown`.
+    /// What it is: `directory`, `tokens`, `dictionary`, or `unknown`.
     pub kind: String,
     /// Its size.
     pub bytes: u64,

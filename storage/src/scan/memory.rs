@@ -12,9 +12,11 @@ use arrow::row::{RowConverter, SortField};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 
-use super::{BatchStream, Scan, ScanRequest};
+use super::distinct::check;
+use super::{BatchStream, Distinct, DistinctRequest, Scan, ScanRequest};
 use crate::context::Context;
 use crate::error::Result;
+use crate::index::dictionary::Dictionary;
 use crate::model::batch::Batch;
 use crate::model::columns::longs;
 use crate::model::identity::{Identity, IdentityId};
@@ -155,6 +157,25 @@ impl Scan for MemoryScan {
             let known = self.known(signal).into_values();
             Ok(known.filter(|identity| active.contains(&identity.id.to_column()) && passes(identity)).collect())
         })
+    }
+
+    fn distinct<'a>(&'a self, request: DistinctRequest, context: &'a Context) -> BoxFuture<'a, Result<Distinct>> {
+        Box::pin(async move {
+            context.check()?;
+            self.words(&request)
+        })
+    }
+}
+
+impl MemoryScan {
+    fn words(&self, request: &DistinctRequest) -> Result<Distinct> {
+        check(request)?;
+        let (mut found, mut dictionary) = (Distinct::none(), Dictionary::new(request.table));
+        for rows in self.rows(&ScanRequest::all(request.table, request.range))? {
+            dictionary.extend_from(&rows)?;
+        }
+        found.add(&dictionary, request);
+        Ok(found)
     }
 }
 

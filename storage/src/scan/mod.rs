@@ -4,6 +4,7 @@
 //! `scan::merge`).
 
 mod conjunct;
+pub(crate) mod distinct;
 pub mod memory;
 pub mod merge;
 pub(crate) mod open;
@@ -29,6 +30,7 @@ use crate::model::time::TimeRange;
 use crate::signal::{Signal, SortBy, Table};
 
 pub use conjunct::Conjunct;
+pub use distinct::{Distinct, DistinctRequest, Wanted};
 
 /// Batches of one scan, in the order of the table's sort, each row once.
 pub type BatchStream = BoxStream<'static, Result<RecordBatch>>;
@@ -105,4 +107,9 @@ pub trait Scan: Send + Sync {
         range: TimeRange,
         context: &'a Context,
     ) -> BoxFuture<'a, Result<Vec<Identity>>>;
+
+    /// The distinct texts of `request`, without reading rows. What lies outside of its range by less than the span of a
+    /// block or a head may come as well. Not complete when there are more than dictionaries keep: then whoever wants all
+    /// scans the rows.
+    fn distinct<'a>(&'a self, request: DistinctRequest, context: &'a Context) -> BoxFuture<'a, Result<Distinct>>;
 }

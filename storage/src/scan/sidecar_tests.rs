@@ -5,9 +5,10 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use object_store::memory::InMemory;
 use proptest::prelude::*;
 
+use super::super::distinct::add_blocks;
 use super::super::memory::MemoryScan;
 use super::super::merge::{merge, sort_rows, split_by_day};
-use super::super::{Conjunct, Scan};
+use super::super::{Conjunct, Distinct, DistinctRequest, Scan, Wanted};
 use super::*;
 use crate::budget::Share;
 use crate::clock::ManualClock;
@@ -173,6 +174,16 @@ async fn check(seed: u64, requests: usize) -> u64 {
         }
         let tables = open_tables(&store, ManualClock::at(TimestampNs(0)));
         let snapshot = tables.snapshot(Table::Logs).await.expect("loads");
+        for (column, wanted) in
+            [("metadata", Wanted::Keys), ("metadata", Wanted::ValuesOf("pod".into())), ("severity", Wanted::Values)]
+        {
+            let request = DistinctRequest { table: Table::Logs, range: TimeRange::ALL, column, wanted };
+            let mut found = Distinct::none();
+            add_blocks(&mut found, &tables, &request, &context()).await.expect("reads");
+            let expected = memory.distinct(request, &context()).await.expect("reads");
+            assert!(!found.texts.is_empty());
+            assert_eq!(found, expected, "seed {seed}, damaged {damaged}: {column}");
+        }
         for _ in 0..requests {
             let tests: Vec<Conjunct> = (0..1 + noise.below(2)).map(|_| conjunct(&mut noise, 2)).collect();
             let request = ScanRequest {

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use parquet::file::metadata::ParquetMetaData;
 
+use crate::index::dictionary::Dictionary;
 use crate::index::directory::Directory;
 use crate::index::tokens::TokenFilter;
 use crate::model::identity::Identity;
@@ -22,6 +23,7 @@ pub struct Caches {
     pub(crate) directories: Cache<Arc<Directory>>,
     /// `None` for a block known to have none that can be read.
     pub(crate) tokens: Cache<Option<Arc<TokenFilter>>>,
+    pub(crate) dictionaries: Cache<Arc<Dictionary>>,
     pub(crate) identities: Cache<Arc<Vec<Identity>>>,
 }
 
@@ -31,7 +33,8 @@ impl Caches {
         Arc::new(Self {
             footers: Cache::new(limit_bytes / 4),
             directories: Cache::new(limit_bytes / 8),
-            tokens: Cache::new(limit_bytes / 4),
+            tokens: Cache::new(limit_bytes / 8),
+            dictionaries: Cache::new(limit_bytes / 8),
             identities: Cache::new(limit_bytes / 8 * 3),
         })
     }
@@ -41,6 +44,7 @@ impl Caches {
         self.footers.used_bytes()
             + self.directories.used_bytes()
             + self.tokens.used_bytes()
+            + self.dictionaries.used_bytes()
             + self.identities.used_bytes()
     }
 }

@@ -129,6 +129,11 @@ impl TenantTables {
             let size = directory.heap_bytes();
             self.caches.directories.put(object.as_ref(), Arc::new(directory), size);
         }
+        if let Some(dictionary) = encoded.sidecars.dictionary {
+            let object = paths::sidecar_object(&self.tenant, table, &path, Sidecar::Dictionary);
+            let size = dictionary.heap_bytes();
+            self.caches.dictionaries.put(object.as_ref(), Arc::new(dictionary), size);
+        }
         let block = Block {
             path,
             day,

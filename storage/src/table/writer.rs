@@ -132,7 +132,7 @@ impl<W: Write + Send> BlockWriter<W> {
             packer.finish()?.iter().try_for_each(|rows| self.writer.write(rows).map_err(failed))?;
         }
         let sink = self.writer.into_inner().map_err(failed)?;
-        Ok(Encoded { sink, rows: self.rows, times: self.times, sidecars: self.sidecars.finish() })
+        Ok(Encoded { sink, rows: self.rows, times: self.times, sidecars: self.sidecars.finish()? })
     }
 }
 

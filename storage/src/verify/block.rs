@@ -106,7 +106,7 @@ async fn contents(check: &mut Check<'_>, block: &Block, known: &mut Known) -> Re
     }
     let traces = rows.settle(&object, block, check.report);
     blooms(&opened, &object, &traces, check.report).await?;
-    sidecars(check, block, rebuilt.finish()).await
+    sidecars(check, block, rebuilt.finish()?).await
 }
 
 /// Every trace must pass the bloom filter of its row group: (first row, id) of each.

@@ -93,8 +93,8 @@ async fn a_sound_store_is_not_accused() {
     assert_eq!(report.rows, expected);
     assert_eq!(
         report.sidecars,
-        2 * 5,
-        "a directory beside each block of samples, histograms, exemplars, logs; token filters"
+        2 * 7,
+        "a directory beside each block of samples, histograms, exemplars, logs; token filters; dictionaries of logs and spans"
     );
 }
 
@@ -102,8 +102,10 @@ async fn a_sound_store_is_not_accused() {
 async fn any_flipped_bit_of_a_block_or_a_sidecar_is_found() {
     let mut random = random();
     let (store, _data) = written().await;
-    let victims =
-        [objects(&store, ".parquet").await, objects(&store, ".dir").await, objects(&store, ".tok").await].concat();
+    let mut victims = Vec::new();
+    for kind in [".parquet", ".dir", ".tok", ".dic"] {
+        victims.extend(objects(&store, kind).await);
+    }
     for _ in 0..rounds() {
         let object = &victims[random.random_range(0..victims.len())];
         let whole = bytes(&store, object).await;

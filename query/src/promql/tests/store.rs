@@ -11,7 +11,7 @@ use storage::model::labels::Labels;
 use storage::model::matcher::Matcher;
 use storage::model::tenant::Tenant;
 use storage::model::time::{TimeRange, TimestampMs};
-use storage::scan::BatchStream;
+use storage::scan::{BatchStream, Distinct, DistinctRequest};
 use storage::{Context, Result, Scan, ScanRequest, Signal, Table};
 
 /// One value with its start time.
@@ -91,5 +91,9 @@ impl Scan for Store {
             found.sort_by(|a, b| a.labels.cmp(&b.labels));
             Ok(found)
         })
+    }
+
+    fn distinct<'a>(&'a self, _: DistinctRequest, _: &'a Context) -> BoxFuture<'a, Result<Distinct>> {
+        Box::pin(std::future::ready(Ok(Distinct::none())))
     }
 }

@@ -15,6 +15,7 @@ pub mod tags;
 pub mod trace;
 pub mod tree;
 pub mod value;
+pub mod words;
 
 #[cfg(test)]
 mod tests;

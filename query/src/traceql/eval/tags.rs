@@ -1,7 +1,7 @@
 //! Names and values of attributes, for completion while a user types.
 //!
 //! Owns: which spans count, collecting, the constant lists of intrinsics. Does not own: reading a half-written query
-//! (`eval::completion`).
+//! (`eval::completion`), what is known without reading spans (`eval::words`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,7 @@ use super::reads::Reads;
 use super::stream::{Window, each_trace};
 use super::trace::{SpanAt, Trace};
 use super::value::Val;
+use super::words::Words;
 use crate::error::{Error, Kind, Result};
 
 /// Intrinsics as they are offered for completion.
@@ -72,6 +73,17 @@ impl Spans {
         Ok(Self { plan, filter, range, looks_at })
     }
 
+    /// The times at which spans start that may count.
+    fn starts(&self) -> TimeRange {
+        self.range
+            .map_or(TimeRange::ALL, |range| TimeRange::new(range.start.saturating_sub(SPAN_LONGEST_NS), range.end))
+    }
+
+    /// Where all that is asked for is known without reading spans, if no filter tells them apart.
+    fn words<'a>(&self, scan: &'a dyn Scan, context: &'a Context) -> Option<Words<'a>> {
+        self.filter.is_none().then(|| Words { scan, range: self.starts(), context })
+    }
+
     async fn each(
         &self,
         scan: &dyn Scan,
@@ -80,7 +92,7 @@ impl Spans {
     ) -> Result<()> {
         let whole = self.plan.needs.whole_trace;
         let range = match self.range {
-            Some(range) if !whole => Some(TimeRange::new(range.start.saturating_sub(SPAN_LONGEST_NS), range.end)),
+            Some(_) if !whole => Some(self.starts()),
             range => range,
         };
         let reads = Reads::of(&self.plan).and(&["duration_ns"]).and(&self.looks_at);
@@ -151,11 +163,12 @@ pub async fn tag_names(
     for wanted in STORED.into_iter().filter(|known| scope.is_none_or(|scope| scope == *known)) {
         names.insert(wanted, Texts::new(context)?);
     }
-    if !names.is_empty() {
+    let looks_at = names.keys().filter_map(|scope| column_of(*scope)).collect();
+    let spans = Spans::new(filter, range, looks_at)?;
+    if !known_names(spans.words(scan, context), &mut names).await? {
         let mut resources: HashSet<i64, ahash::RandomState> = HashSet::default();
-        let looks_at = names.keys().filter_map(|scope| column_of(*scope)).collect();
         let visit = &mut |at: &SpanAt<'_>| collect_names(at, &mut names, &mut resources);
-        Spans::new(filter, range, looks_at)?.each(scan, context, visit).await?;
+        spans.each(scan, context, visit).await?;
     }
     let mut answer: Vec<(TagScope, Vec<String>)> = names
         .into_iter()
@@ -166,6 +179,16 @@ pub async fn tag_names(
         answer.push((TagScope::Intrinsic, INTRINSIC_NAMES.map(str::to_owned).to_vec()));
     }
     Ok(answer)
+}
+
+/// Adds the names that are known without reading spans; `false` if they may not be all.
+async fn known_names(words: Option<Words<'_>>, names: &mut BTreeMap<TagScope, Texts<String>>) -> Result<bool> {
+    let Some(words) = words else { return Ok(names.is_empty()) };
+    for (scope, texts) in names {
+        let Some(known) = words.names(*scope).await? else { return Ok(false) };
+        known.iter().try_for_each(|name| texts.insert_text(name))?;
+    }
+    Ok(true)
 }
 
 /// The column that holds what has names in a scope.
@@ -244,6 +267,12 @@ pub async fn tag_values(
         _ => vec![source],
     };
     let mut values: Texts<TagValue> = Texts::new(context)?;
+    if let Some(words) = spans.words(scan, context)
+        && let Some(known) = words.values(&reference).await?
+    {
+        known.iter().try_for_each(|value| insert_value(&mut values, value))?;
+        return Ok(values.set.into_iter().collect());
+    }
     let visit = &mut |at: &SpanAt<'_>| {
         for source in &sources {
             if source.of_event() || source.of_link() {

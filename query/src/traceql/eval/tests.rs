@@ -313,6 +313,25 @@ fn a_trace_can_be_asked_for_in_part() {
 }
 
 #[test]
+fn dictionaries_know_what_a_scan_finds() {
+    // A filter that all spans pass makes them be read.
+    const ALL: &str = "{ span:duration >= 0s }";
+    let (scan, context) = (sample(), context());
+    let names = |filter| block_on(tag_names(&scan, None, filter, None, &context)).expect("runs");
+    assert_eq!(names(""), names(ALL));
+    for name in ["name", "statusMessage", "instrumentation:name", "event:name", ".x", "span.x", "resource.service.name"]
+    {
+        let values = |filter| block_on(tag_values(&scan, name, filter, None, &context)).expect("runs");
+        assert_eq!(values(""), values(ALL), "{name}");
+    }
+    for name in [".lvl", "event.n", "event.tag", "link.x", "instrumentation.x", ".service.name", ".nothing", "rootName"]
+    {
+        let values = |filter| block_on(tag_values(&scan, name, filter, None, &context)).expect("runs");
+        assert_eq!(values(""), values(ALL), "{name}");
+    }
+}
+
+#[test]
 fn tags_and_their_values_follow_a_half_written_query() {
     let names = |scope, filter: &str| block_on(tag_names(&sample(), scope, filter, None, &context())).expect("runs");
     assert_eq!(
