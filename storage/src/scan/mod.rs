@@ -7,6 +7,7 @@ mod conjunct;
 pub(crate) mod distinct;
 pub mod memory;
 pub mod merge;
+mod narrow;
 pub(crate) mod open;
 pub(crate) mod prune;
 pub mod read;

@@ -16,12 +16,13 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowFilter, RowSelection};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::arrow::{ProjectionMask, RowNumber};
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::schema::types::SchemaDescriptor;
 
 use super::BatchStream;
 use crate::context::Stats;
@@ -125,6 +126,7 @@ struct Reading<'a> {
     footer: ArrowReaderMetadata,
     ranges: &'a [Range<u64>],
     places: Option<&'a [usize]>,
+    filter: Option<RowFilter>,
 }
 
 /// A block whose footer is read.
@@ -239,43 +241,47 @@ impl Opened {
 
     /// All rows in the columns of memory.
     pub(crate) fn all_rows(&self) -> Result<BatchStream> {
-        self.selected_rows(&[self.every_row()], None)
+        self.selected_rows(&[self.every_row()], None, None)
     }
 
-    /// The rows of `ranges`, which ascend and do not overlap, in the columns of memory at `places`; `None`: in all.
-    pub(crate) fn selected_rows(&self, ranges: &[Range<u64>], places: Option<&[usize]>) -> Result<BatchStream> {
-        self.rows_of(Reading { footer: self.footer.clone(), ranges, places })
+    /// The rows of `ranges`, which ascend and do not overlap, that pass `filter`, in the columns of memory at `places`;
+    /// `None`: in all.
+    pub(crate) fn selected_rows(
+        &self,
+        ranges: &[Range<u64>],
+        places: Option<&[usize]>,
+        filter: Option<RowFilter>,
+    ) -> Result<BatchStream> {
+        self.rows_of(Reading { footer: self.footer.clone(), ranges, places, filter })
     }
 
     /// Like [`Opened::selected_rows`], with each row's number in the block as one more column.
-    pub(crate) fn numbered_rows(&self, ranges: &[Range<u64>], places: Option<&[usize]>) -> Result<BatchStream> {
+    pub(crate) fn numbered_rows(
+        &self,
+        ranges: &[Range<u64>],
+        places: Option<&[usize]>,
+        filter: Option<RowFilter>,
+    ) -> Result<BatchStream> {
         let number = Field::new("", DataType::Int64, false).with_extension_type(RowNumber);
         let options = ArrowReaderOptions::new().with_schema(file_schema(self.table));
         let footer = options
             .with_virtual_columns(vec![Arc::new(number)])
             .and_then(|options| ArrowReaderMetadata::try_new(Arc::clone(self.footer.metadata()), options))
             .map_err(|source| unreadable(&self.reader.object, source))?;
-        self.rows_of(Reading { footer, ranges, places })
+        self.rows_of(Reading { footer, ranges, places, filter })
     }
 
     fn rows_of(&self, reading: Reading<'_>) -> Result<BatchStream> {
-        let (table, places) = (self.table, reading.places.map(<[usize]>::to_vec));
-        let schema = (table.spec().schema)();
-        let schema = match &places {
+        let schema = (self.table.spec().schema)();
+        let schema = match reading.places {
             Some(places) => Arc::new(schema.project(places)?),
             None => schema,
         };
-        if table != Table::Samples {
-            return self.stream(&reading.footer, reading.ranges, places.as_deref());
-        }
+        let value = schema.index_of(decimal::VALUE).ok().filter(|_| self.table == Table::Samples);
+        let (Some(value), places) = (value, reading.places) else { return self.stream(reading) };
         // The last column in memory is three in the file.
-        let value = schema.index_of(decimal::VALUE).ok();
-        let from_file = places.map(|places| match value {
-            Some(_) => [places.as_slice(), &decimal::BESIDE_VALUE].concat(),
-            None => places,
-        });
-        let Some(value) = value else { return self.stream(&reading.footer, reading.ranges, from_file.as_deref()) };
-        let stream = self.stream(&reading.footer, reading.ranges, from_file.as_deref())?;
+        let in_file = places.map(|places| [places, &decimal::BESIDE_VALUE].concat());
+        let stream = self.stream(Reading { places: in_file.as_deref(), ..reading })?;
         Ok(stream
             .map(move |rows| {
                 let rows = rows?;
@@ -285,29 +291,31 @@ impl Opened {
             .boxed())
     }
 
-    /// The columns at the places `columns` of the file, or all, of the rows of `ranges`, as the file has them.
-    fn stream(
-        &self,
-        footer: &ArrowReaderMetadata,
-        ranges: &[Range<u64>],
-        columns: Option<&[usize]>,
-    ) -> Result<BatchStream> {
+    /// The rows as the file has them.
+    fn stream(&self, reading: Reading<'_>) -> Result<BatchStream> {
         let total = usize::try_from(self.rows()).map_err(|_| Error::corrupt("a block has too many rows"))?;
         let place = |row: u64| usize::try_from(row).unwrap_or(total).min(total);
-        let ranges = ranges.iter().map(|range| place(range.start)..place(range.end));
+        let ranges = reading.ranges.iter().map(|range| place(range.start)..place(range.end));
         let selection = RowSelection::from_consecutive_ranges(ranges, total);
-        let mask = match columns {
-            Some(columns) => ProjectionMask::roots(footer.parquet_schema(), columns.iter().copied()),
+        let mask = match reading.places {
+            Some(places) => ProjectionMask::roots(reading.footer.parquet_schema(), places.iter().copied()),
             None => ProjectionMask::all(),
         };
         let object = self.reader.object.clone();
-        let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), footer.clone())
+        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), reading.footer)
             .with_projection(mask)
             .with_batch_size(self.batch_rows)
-            .with_row_selection(selection)
-            .build()
-            .map_err(|source| unreadable(&object, source))?;
+            .with_row_selection(selection);
+        if let Some(filter) = reading.filter {
+            builder = builder.with_row_filter(filter);
+        }
+        let stream = builder.build().map_err(|source| unreadable(&object, source))?;
         Ok(stream.map_err(move |source| unreadable(&object, source)).boxed())
+    }
+
+    /// The columns of the file.
+    pub(crate) fn file_columns(&self) -> &SchemaDescriptor {
+        self.footer.parquet_schema()
     }
 
     /// The directory of the block: cached, or read, or rebuilt from its rows.
@@ -376,7 +384,7 @@ impl Opened {
             columns(self.table).ok_or_else(|| Error::bug("this table's blocks have no directories"))?;
         let schema = (self.table.spec().schema)();
         let places = [identity, time].map(|name| schema.index_of(name)).into_iter().collect::<Result<Vec<_>, _>>()?;
-        let mut stream = self.selected_rows(&[self.every_row()], Some(&places))?;
+        let mut stream = self.selected_rows(&[self.every_row()], Some(&places), None)?;
         let mut directory = Directory::default();
         while let Some(rows) = stream.try_next().await? {
             directory.extend_from(self.table, &rows)?;

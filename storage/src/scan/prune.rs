@@ -10,8 +10,8 @@ use hashbrown::HashMap;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
-use super::ScanRequest;
 use super::repeats::Extent;
+use super::{Conjunct, ScanRequest};
 use crate::error::{Error, Result};
 use crate::index::directory::Directory;
 use crate::model::span::TraceId;
@@ -129,6 +129,8 @@ fn cut_by_pages(
     for group in 0..footer.num_row_groups() {
         let group_end = group_start + u64::try_from(footer.row_group(group).num_rows()).unwrap_or(0);
         let index = footer.column_index().and_then(|index| index.get(group)?.get(leaf));
+        // A column without an index has no pages to count.
+        let index = index.filter(|index| !matches!(index, ColumnIndexMetaData::NONE));
         let offsets = footer.offset_index().and_then(|index| index.get(group)?.get(leaf));
         match (index, offsets) {
             (Some(index), Some(offsets)) if index.num_pages() == offsets.page_locations().len() as u64 => {
@@ -165,7 +167,7 @@ pub(crate) fn intersect(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
     common
 }
 
-/// Cuts `ranges` to pages whose times overlap `bounds`.
+/// Cuts `ranges` to pages whose times (or other integers of 64 bits) overlap `bounds`.
 pub(crate) fn pages_by_time(
     footer: &ParquetMetaData,
     leaf: usize,
@@ -198,6 +200,40 @@ pub(crate) fn pages_by_trace(
         },
         _ => true,
     })
+}
+
+/// Cuts `ranges` to pages in which `conjunct` may hold, by the first and last values of its column.
+pub(super) fn pages_by_conjunct(
+    footer: &ParquetMetaData,
+    conjunct: &Conjunct,
+    ranges: Vec<Range<u64>>,
+) -> Vec<Range<u64>> {
+    let leaf = |name: &str| {
+        let columns = footer.file_metadata().schema_descr().columns();
+        columns.iter().position(|leaf| leaf.path().parts() == [name])
+    };
+    let between = |column: &str, may_hold: &dyn Fn(&[u8], &[u8]) -> bool| match leaf(column) {
+        None => ranges.clone(),
+        Some(leaf) => cut_by_pages(footer, leaf, &ranges, |index, page| match index {
+            ColumnIndexMetaData::BYTE_ARRAY(index) => {
+                index.min_value(page).zip(index.max_value(page)).is_none_or(|(min, max)| may_hold(min, max))
+            }
+            _ => true,
+        }),
+    };
+    match conjunct {
+        Conjunct::LongBetween { column, first, last } => match leaf(column) {
+            None => ranges,
+            Some(leaf) => pages_by_time(footer, leaf, &ranges, Bounds { first: *first, last: *last }),
+        },
+        Conjunct::TextIn { column, texts } => {
+            between(column, &|min, max| texts.iter().any(|text| min <= text.as_bytes() && text.as_bytes() <= max))
+        }
+        Conjunct::BytesIn { column, values } => {
+            between(column, &|min, max| values.iter().any(|value| min <= &**value && &**value <= max))
+        }
+        _ => ranges,
+    }
 }
 
 #[cfg(test)]

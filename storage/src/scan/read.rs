@@ -14,6 +14,7 @@ use arrow::datatypes::Int64Type;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::narrow::Narrowing;
 use super::open::{Opened, guarded, guarded_opening, open_block};
 use super::prune::{self, Bounds, Ranks};
 use super::repeats::{Asked, Extent, Overlap, overlaps, unique_places, with_hashes};
@@ -87,6 +88,7 @@ struct Wanted {
     asked: Asked,
     /// What token filters can say of the request's tests.
     probe: Option<Probe>,
+    narrowing: Narrowing,
 }
 
 impl Wanted {
@@ -119,8 +121,16 @@ impl Wanted {
             _ => None,
         };
         let columns = if table.spec().sort_by == SortBy::Text { None } else { request.projection() };
-        let probe = Probe::new(table, &request.narrow);
-        Ok(Some(Self { table, bounds, ranks, traces, columns, asked: Asked::of(request), probe }))
+        Ok(Some(Self {
+            table,
+            bounds,
+            ranks,
+            traces,
+            columns,
+            asked: Asked::of(request),
+            probe: Probe::new(table, &request.narrow),
+            narrowing: Narrowing::new(request),
+        }))
     }
 }
 
@@ -167,7 +177,8 @@ async fn open(
             if wanted.asked.anything() {
                 extent = Extent::of_traces(block.times.map_or(all, |(first, last)| Bounds { first, last }));
             }
-            (ranges, wanted.bounds == all && wanted.traces.is_none())
+            let inside = block.times.is_some_and(|(first, last)| wanted.bounds.covers(first, last));
+            (ranges, (inside || wanted.bounds == all) && wanted.traces.is_none())
         }
         SortBy::Text => (vec![opened.every_row()], true),
     };
@@ -197,11 +208,19 @@ impl BlockSource {
     }
 
     fn rows(self, overlap: Overlap, context: Context) -> Result<BatchStream> {
-        let Self { opened, wanted, ranges, all_inside, .. } = self;
+        let Self { opened, wanted, mut ranges, all_inside, .. } = self;
+        for conjunct in wanted.narrowing.provable(&overlap) {
+            ranges = prune::pages_by_conjunct(opened.footer(), conjunct, ranges);
+        }
+        if ranges.is_empty() {
+            return Ok(stream::empty().boxed());
+        }
+        let overlap = Arc::new(overlap);
+        let filter = wanted.narrowing.filter(opened.file_columns(), &overlap);
         let hashed = wanted.asked.hashes && !overlap.is_empty();
         let rows = match hashed {
-            true => opened.numbered_rows(&ranges, wanted.columns.as_deref())?,
-            false => opened.selected_rows(&ranges, wanted.columns.as_deref())?,
+            true => opened.numbered_rows(&ranges, wanted.columns.as_deref(), filter)?,
+            false => opened.selected_rows(&ranges, wanted.columns.as_deref(), filter)?,
         };
         let exact = Arc::clone(&wanted);
         let filtered = rows.try_filter_map(move |rows| {
@@ -211,7 +230,7 @@ impl BlockSource {
         if !hashed {
             return Ok(filtered.boxed());
         }
-        let (opened, overlap) = (Arc::new(opened), Arc::new(overlap));
+        let opened = Arc::new(opened);
         let hash = move |rows| hashed_rows(Arc::clone(&opened), wanted.table, Arc::clone(&overlap), rows);
         Ok(filtered.and_then(hash).boxed())
     }
@@ -239,7 +258,7 @@ async fn hashed_rows(
         return Ok(rows);
     }
     let mut hashes: VecDeque<u128> = VecDeque::new();
-    let mut telling = opened.selected_rows(&ranges, Some(&unique_places(table)))?;
+    let mut telling = opened.selected_rows(&ranges, Some(&unique_places(table)), None)?;
     while let Some(batch) = telling.try_next().await? {
         let mut hasher = RowHasher::new(table, batch.schema_ref())?;
         for row in 0..batch.num_rows() {

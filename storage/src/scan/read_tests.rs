@@ -3,9 +3,11 @@
 use arrow::compute::concat_batches;
 use proptest::prelude::*;
 
+use super::super::Conjunct;
 use super::super::Scan;
 use super::super::memory::MemoryScan;
 use super::super::merge::{merge, sort_rows, split_by_day};
+use super::super::repeats::columns_of;
 use super::*;
 use crate::budget::Share;
 use crate::clock::ManualClock;
@@ -15,11 +17,14 @@ use crate::model::labels::Labels;
 use crate::model::span::Span;
 use crate::model::tenant::Tenant;
 use crate::model::time::{NS_PER_DAY, TimeRange, TimestampMs, TimestampNs};
+use crate::model::value::Value;
 use crate::store::Store;
 use crate::table::{Caches, Mark};
 
 /// Damaged copies of each block.
 const ROUNDS: usize = 50;
+/// Of some entries.
+const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const TABLES: [Table; 3] = [Table::Samples, Table::Logs, Table::Spans];
 
 /// Numbers that look random and are the same in every run.
@@ -59,11 +64,21 @@ fn batch(table: Table, rows: u64, groups: u64, noise: &mut Noise) -> Batch {
             Table::Logs => {
                 let stream = logs.stream(labels(group));
                 let line = ["a", "b"][usize::try_from(noise.below(2)).expect("small")];
-                logs.entry(stream, TimestampNs(time), line, std::iter::empty()).expect("fits");
+                let level = ["info", "warn", "error"][usize::try_from(noise.below(3)).expect("small")];
+                let pod = noise.below(3).to_string();
+                let metadata = [("detected_level", level), ("pod", &pod), ("trace_id", TRACE_ID)];
+                let metadata = metadata.into_iter().filter(|_| noise.below(3) > 0).collect::<Vec<_>>();
+                logs.entry(stream, TimestampNs(time), line, metadata.into_iter()).expect("fits");
             }
             _ => {
                 let span_id = [u8::try_from(noise.below(3)).expect("small"); 8];
-                let span = Span { trace_id: trace(group), span_id, start_ns: time, ..Span::default() };
+                // Repeats of a span may differ in these.
+                let duration_ns = i64::try_from(noise.below(50)).expect("small");
+                let kind = i32::try_from(noise.below(2)).expect("small");
+                let attributes = vec![("n".to_owned(), Value::Int(duration_ns % 3))];
+                let of_span =
+                    Span { duration_ns, kind, attributes, name: format!("{}", duration_ns % 7), ..Span::default() };
+                let span = Span { trace_id: trace(group), span_id, start_ns: time, ..of_span };
                 traces.span(&resource, &span).expect("fits");
             }
         }
@@ -139,16 +154,85 @@ async fn check(table: Table, seed: u64, requests: &[(u64, i64, i64)]) {
     for (every, start, length) in requests {
         let every = usize::try_from(*every).expect("small");
         let picked: Vec<IdentityId> = all.iter().copied().step_by(every).collect();
+        let narrow = conjuncts(table, &mut noise);
+        // What is tested again must be among the columns.
+        let tests = narrow.iter().flat_map(columns_of).collect::<Vec<_>>();
+        let some = columns(table, &mut noise).map(|some| some.iter().copied().chain(tests).collect());
         let request = ScanRequest {
             identities: Some(Arc::new(picked)),
             traces: (every > 1).then(|| Arc::new((0..groups).step_by(every * 3).map(trace).collect())),
-            columns: columns(table, &mut noise),
+            columns: some,
+            narrow,
             ..ScanRequest::all(table, TimeRange::new(*start, start + length))
         };
         let (found, expected) = (scan_blocks(&tables, &request).await, scan_memory(&memory, &request).await);
+        let (found, expected) = (tested(&found, &request.narrow), tested(&expected, &request.narrow));
         assert_eq!(found.num_rows(), expected.num_rows(), "{table:?} {seed} {every} {start} {length}");
         assert_eq!(found, expected, "{table:?} {seed} {every} {start} {length}");
     }
+}
+
+/// Tests on rows of `table`.
+fn conjuncts(table: Table, noise: &mut Noise) -> Vec<Conjunct> {
+    let texts = |list: &[&str]| list.iter().map(|text| Arc::from(*text)).collect::<Arc<[Arc<str>]>>();
+    let id: Box<[u8]> = hex::decode(TRACE_ID).expect("hex").into();
+    let long = |noise: &mut Noise, column| {
+        let first = i64::try_from(noise.below(40)).expect("small");
+        Conjunct::LongBetween { column, first, last: first + 9 }
+    };
+    let one = |noise: &mut Noise| match (table, noise.below(5)) {
+        (Table::Logs, 0) => Conjunct::Contains { column: "line", text: "a".into() },
+        (Table::Logs, 1) => Conjunct::TextIn { column: "severity", texts: texts(&["warn", "none"]) },
+        (Table::Logs, 2) => Conjunct::BytesIn { column: "trace_id", values: [id.clone()].into() },
+        (Table::Logs, 3) => Conjunct::HasKey { column: "metadata", key: "pod".into() },
+        (Table::Logs, _) => Conjunct::EntryIn { column: "metadata", key: "pod".into(), values: texts(&["1", "2"]) },
+        (Table::Spans, 0) => Conjunct::LongBetween { column: "kind", first: 1, last: 5 },
+        (Table::Spans, 1) => Conjunct::TextIn { column: "name", texts: texts(&["1", "4"]) },
+        (Table::Spans, 2) => Conjunct::EntryIn { column: "attributes", key: "n".into(), values: texts(&["1"]) },
+        (Table::Spans, _) => long(noise, "duration_ns"),
+        _ => Conjunct::LongBetween { column: "ts_ms", first: -40_000_000, last: 30_000_000 },
+    };
+    let mut list: Vec<Conjunct> = (0..noise.below(3)).map(|_| one(noise)).collect();
+    if noise.below(3) == 0 {
+        list.push(Conjunct::AnyOf(vec![vec![one(noise), one(noise)], vec![one(noise)]]));
+    }
+    list
+}
+
+/// Whether a row passes, by the words of [`Conjunct`].
+fn passes(conjunct: &Conjunct, rows: &RecordBatch, row: usize) -> bool {
+    let array = |name: &str| Arc::clone(rows.column_by_name(name).expect("is there"));
+    let map = |name: &str| -> Vec<(String, String)> {
+        let array = array(name);
+        let pairs = crate::model::columns::TextMaps::new(array.as_map());
+        pairs.pairs(row).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    };
+    match conjunct {
+        Conjunct::Contains { column, text } => array(column).as_string::<i32>().value(row).contains(&**text),
+        Conjunct::TextIn { column, texts } => {
+            let array = array(column);
+            array.is_valid(row) && texts.iter().any(|text| **text == *array.as_string::<i32>().value(row))
+        }
+        Conjunct::LongBetween { column, first, last } => {
+            let array = arrow::compute::cast(&array(column), &arrow::datatypes::DataType::Int64).expect("casts");
+            (*first..=*last).contains(&array.as_primitive::<Int64Type>().value(row))
+        }
+        Conjunct::BytesIn { column, values } => {
+            let array = array(column);
+            array.is_valid(row) && values.iter().any(|value| **value == *array.as_binary::<i32>().value(row))
+        }
+        Conjunct::EntryIn { column, key, values } => {
+            map(column).iter().any(|(k, v)| **key == **k && values.iter().any(|value| **value == **v))
+        }
+        Conjunct::HasKey { column, key } => map(column).iter().any(|(k, _)| **key == **k),
+        Conjunct::AnyOf(groups) => groups.iter().any(|group| group.iter().all(|one| passes(one, rows, row))),
+    }
+}
+
+/// The rows that pass all of `narrow`.
+fn tested(rows: &RecordBatch, narrow: &[Conjunct]) -> RecordBatch {
+    let kept = (0..rows.num_rows()).map(|row| Some(narrow.iter().all(|conjunct| passes(conjunct, rows, row))));
+    filter_record_batch(rows, &kept.collect::<BooleanArray>()).expect("filters")
 }
 
 proptest! {
@@ -168,6 +252,25 @@ proptest! {
 async fn whole_tables_come_back() {
     for table in TABLES {
         check(table, 7, &[(1, i64::MIN / 2, i64::MAX / 2 + NS_PER_DAY)]).await;
+    }
+}
+
+#[tokio::test]
+async fn rows_that_fail_a_test_are_left_out() {
+    let mut noise = Noise(11);
+    for (table, conjunct) in [
+        (Table::Logs, Conjunct::TextIn { column: "severity", texts: ["warn".into()].into() }),
+        (Table::Spans, Conjunct::LongBetween { column: "duration_ns", first: 7, last: 7 }),
+    ] {
+        let batches = [batch(table, 5_000, 20, &mut noise)];
+        let tables = tables_of(table, &batches).await;
+        let all = ScanRequest {
+            identities: Some(Arc::new(by_labels(&batches))),
+            ..ScanRequest::all(table, TimeRange::new(-NS_PER_DAY, NS_PER_DAY))
+        };
+        let narrow = ScanRequest { narrow: vec![conjunct], ..all.clone() };
+        let rows = scan_blocks(&tables, &narrow).await;
+        assert_eq!(rows, tested(&scan_blocks(&tables, &all).await, &narrow.narrow), "one source: nothing is spared");
     }
 }
 
