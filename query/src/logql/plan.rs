@@ -9,6 +9,7 @@ use super::ast::{
     self, BinaryOp, Conversion, Expr, Grouping, LabelTest, LogExpr, Matching, MetricExpr, RangeAggregation, RangeOp,
     VectorOp,
 };
+use super::eval::hints::Hints;
 use super::eval::label_filter::LabelFilter;
 use super::eval::labels::{ERROR, Needs};
 use super::eval::pipeline::Pipeline;
@@ -34,6 +35,8 @@ pub struct LogPlan {
     pub pipeline: Pipeline,
     /// Which labels anything reads.
     pub needs: Needs,
+    /// What it proves about stored rows.
+    pub hints: Hints,
     /// Whether anything reads lines.
     pub reads_line: bool,
 }
@@ -161,7 +164,13 @@ fn log_plan(log: &LogExpr) -> Result<LogPlan> {
              For instance, app=~\".*\" does not meet this requirement, but app=~\".+\" will",
         ));
     }
-    Ok(LogPlan { matchers, pipeline: Pipeline::new(&log.stages)?, needs: Needs::All, reads_line: true })
+    Ok(LogPlan {
+        matchers,
+        pipeline: Pipeline::new(&log.stages)?,
+        needs: Needs::All,
+        hints: Hints::of(&log.stages),
+        reads_line: true,
+    })
 }
 
 /// `pushed` is the grouping of an aggregation around this expression that gives the same when done at the leaf.

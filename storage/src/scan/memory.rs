@@ -31,12 +31,20 @@ const ROWS_PER_BATCH: usize = 100;
 #[derive(Debug, Default)]
 pub struct MemoryScan {
     batches: Vec<Batch>,
+    narrows: bool,
 }
 
 impl MemoryScan {
     /// Answers from `batches`, the first being the oldest.
     pub fn new(batches: Vec<Batch>) -> Self {
-        Self { batches }
+        Self { batches, narrows: false }
+    }
+
+    /// The same data, answered without any row that fails what the asker says it will test: answers above must not
+    /// change.
+    #[must_use]
+    pub fn narrowing(&self) -> Self {
+        Self { batches: self.batches.clone(), narrows: true }
     }
 
     fn rows(&self, request: &ScanRequest) -> Result<Vec<RecordBatch>> {
@@ -58,6 +66,9 @@ impl MemoryScan {
         rows.sort_by(|&a, &b| (&groups[a], times[a]).cmp(&(&groups[b], times[b])));
         let mut seen = HashSet::new();
         rows.retain(|&row| seen.insert(unique[row].clone()));
+        if self.narrows {
+            rows.retain(|&row| request.narrow.iter().all(|conjunct| conjunct.passes(&all, row)));
+        }
         let indices: UInt32Array = rows.iter().filter_map(|row| u32::try_from(*row).ok()).collect();
         let mut sorted = take_record_batch(&all, &indices)?;
         if let Some(places) = request.projection() {

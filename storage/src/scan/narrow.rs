@@ -14,7 +14,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicate, ArrowPredicateFn, RowFilter};
 use parquet::schema::types::SchemaDescriptor;
 
-use super::repeats::{Overlap, columns_of};
+use super::repeats::Overlap;
 use super::{Conjunct, ScanRequest};
 use crate::error::Result;
 use crate::signal::Table;
@@ -45,7 +45,7 @@ impl Narrowing {
         let schema = (table.spec().schema)();
         let mut steps: Vec<Step> = Vec::new();
         for conjunct in &request.narrow {
-            let names = columns_of(conjunct);
+            let names = conjunct.columns();
             let Ok(mut places) = names.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>() else {
                 continue;
             };
@@ -125,7 +125,7 @@ fn fits(conjunct: &Conjunct, type_of: &dyn Fn(&str) -> Option<DataType>) -> bool
         Conjunct::Contains { column, .. } | Conjunct::TextIn { column, .. } => type_of(column) == Some(DataType::Utf8),
         Conjunct::LongBetween { column, .. } => matches!(type_of(column), Some(DataType::Int64 | DataType::Int32)),
         Conjunct::BytesIn { column, .. } => type_of(column) == Some(DataType::Binary),
-        Conjunct::EntryIn { column, .. } | Conjunct::HasKey { column, .. } => {
+        Conjunct::EntryIn { column, .. } | Conjunct::HasKey { column, .. } | Conjunct::EntryInOrList { column, .. } => {
             matches!(type_of(column), Some(DataType::Map(..)))
         }
         Conjunct::AnyOf(groups) => groups.iter().flatten().all(|conjunct| fits(conjunct, type_of)),
@@ -138,14 +138,14 @@ fn cost(conjunct: &Conjunct) -> u32 {
         Conjunct::LongBetween { .. } => 1,
         Conjunct::TextIn { .. } => 2,
         Conjunct::BytesIn { .. } => 3,
-        Conjunct::EntryIn { .. } | Conjunct::HasKey { .. } => 6,
+        Conjunct::EntryIn { .. } | Conjunct::HasKey { .. } | Conjunct::EntryInOrList { .. } => 6,
         Conjunct::Contains { .. } => 8,
         Conjunct::AnyOf(groups) => groups.iter().flatten().map(cost).sum(),
     }
 }
 
 /// The rows that pass; all, where the column is not what it should be.
-fn test(conjunct: &Conjunct, rows: &RecordBatch) -> BooleanBuffer {
+pub(super) fn test(conjunct: &Conjunct, rows: &RecordBatch) -> BooleanBuffer {
     let of_column = |name: &str, test: &dyn Fn(&ArrayRef) -> Option<BooleanBuffer>| {
         let passed = rows.column_by_name(name).and_then(test);
         passed.unwrap_or_else(|| BooleanBuffer::new_set(rows.num_rows()))
@@ -173,6 +173,10 @@ fn test(conjunct: &Conjunct, rows: &RecordBatch) -> BooleanBuffer {
         Conjunct::EntryIn { column, key, values } => of_column(column, &|array| {
             let values = |entry: Option<&str>| values.iter().any(|value| Some(&**value) == entry.or(Some("")));
             Some(entries(array.as_map_opt()?, key, Some(&values)))
+        }),
+        Conjunct::EntryInOrList { column, key, values } => of_column(column, &|array| {
+            let of_list = |entry: &str| entry.starts_with('[') || values.iter().any(|value| **value == *entry);
+            Some(entries(array.as_map_opt()?, key, Some(&|entry| of_list(entry.unwrap_or("")))))
         }),
         Conjunct::HasKey { column, key } => of_column(column, &|array| Some(entries(array.as_map_opt()?, key, None))),
         Conjunct::AnyOf(groups) => {

@@ -7,7 +7,6 @@ use super::super::Conjunct;
 use super::super::Scan;
 use super::super::memory::MemoryScan;
 use super::super::merge::{merge, sort_rows, split_by_day};
-use super::super::repeats::columns_of;
 use super::*;
 use crate::budget::Share;
 use crate::clock::ManualClock;
@@ -75,7 +74,9 @@ fn batch(table: Table, rows: u64, groups: u64, noise: &mut Noise) -> Batch {
                 // Repeats of a span may differ in these.
                 let duration_ns = i64::try_from(noise.below(50)).expect("small");
                 let kind = i32::try_from(noise.below(2)).expect("small");
-                let attributes = vec![("n".to_owned(), Value::Int(duration_ns % 3))];
+                let of_three = Value::Int(duration_ns % 3);
+                let list = Value::Array(vec![of_three.clone()]);
+                let attributes = vec![("n".to_owned(), if kind == 0 { of_three } else { list })];
                 let of_span =
                     Span { duration_ns, kind, attributes, name: format!("{}", duration_ns % 7), ..Span::default() };
                 let span = Span { trace_id: trace(group), span_id, start_ns: time, ..of_span };
@@ -156,7 +157,7 @@ async fn check(table: Table, seed: u64, requests: &[(u64, i64, i64)]) {
         let picked: Vec<IdentityId> = all.iter().copied().step_by(every).collect();
         let narrow = conjuncts(table, &mut noise);
         // What is tested again must be among the columns.
-        let tests = narrow.iter().flat_map(columns_of).collect::<Vec<_>>();
+        let tests = narrow.iter().flat_map(Conjunct::columns).collect::<Vec<_>>();
         let some = columns(table, &mut noise).map(|some| some.iter().copied().chain(tests).collect());
         let request = ScanRequest {
             identities: Some(Arc::new(picked)),
@@ -188,7 +189,7 @@ fn conjuncts(table: Table, noise: &mut Noise) -> Vec<Conjunct> {
         (Table::Logs, _) => Conjunct::EntryIn { column: "metadata", key: "pod".into(), values: texts(&["1", "2"]) },
         (Table::Spans, 0) => Conjunct::LongBetween { column: "kind", first: 1, last: 5 },
         (Table::Spans, 1) => Conjunct::TextIn { column: "name", texts: texts(&["1", "4"]) },
-        (Table::Spans, 2) => Conjunct::EntryIn { column: "attributes", key: "n".into(), values: texts(&["1"]) },
+        (Table::Spans, 2) => Conjunct::EntryInOrList { column: "attributes", key: "n".into(), values: texts(&["1"]) },
         (Table::Spans, _) => long(noise, "duration_ns"),
         _ => Conjunct::LongBetween { column: "ts_ms", first: -40_000_000, last: 30_000_000 },
     };
@@ -199,39 +200,13 @@ fn conjuncts(table: Table, noise: &mut Noise) -> Vec<Conjunct> {
     list
 }
 
-/// Whether a row passes, by the words of [`Conjunct`].
-fn passes(conjunct: &Conjunct, rows: &RecordBatch, row: usize) -> bool {
-    let array = |name: &str| Arc::clone(rows.column_by_name(name).expect("is there"));
-    let map = |name: &str| -> Vec<(String, String)> {
-        let array = array(name);
-        let pairs = crate::model::columns::TextMaps::new(array.as_map());
-        pairs.pairs(row).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-    };
-    match conjunct {
-        Conjunct::Contains { column, text } => array(column).as_string::<i32>().value(row).contains(&**text),
-        Conjunct::TextIn { column, texts } => {
-            let array = array(column);
-            array.is_valid(row) && texts.iter().any(|text| **text == *array.as_string::<i32>().value(row))
-        }
-        Conjunct::LongBetween { column, first, last } => {
-            let array = arrow::compute::cast(&array(column), &arrow::datatypes::DataType::Int64).expect("casts");
-            (*first..=*last).contains(&array.as_primitive::<Int64Type>().value(row))
-        }
-        Conjunct::BytesIn { column, values } => {
-            let array = array(column);
-            array.is_valid(row) && values.iter().any(|value| **value == *array.as_binary::<i32>().value(row))
-        }
-        Conjunct::EntryIn { column, key, values } => {
-            map(column).iter().any(|(k, v)| **key == **k && values.iter().any(|value| **value == **v))
-        }
-        Conjunct::HasKey { column, key } => map(column).iter().any(|(k, _)| **key == **k),
-        Conjunct::AnyOf(groups) => groups.iter().any(|group| group.iter().all(|one| passes(one, rows, row))),
-    }
-}
-
 /// The rows that pass all of `narrow`.
 fn tested(rows: &RecordBatch, narrow: &[Conjunct]) -> RecordBatch {
-    let kept = (0..rows.num_rows()).map(|row| Some(narrow.iter().all(|conjunct| passes(conjunct, rows, row))));
+    for conjunct in narrow {
+        let by_row: Vec<bool> = (0..rows.num_rows()).map(|row| conjunct.passes(rows, row)).collect();
+        assert_eq!(conjunct.test(rows).iter().collect::<Vec<_>>(), by_row, "{conjunct:?}");
+    }
+    let kept = (0..rows.num_rows()).map(|row| Some(narrow.iter().all(|conjunct| conjunct.passes(rows, row))));
     filter_record_batch(rows, &kept.collect::<BooleanArray>()).expect("filters")
 }
 

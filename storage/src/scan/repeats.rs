@@ -14,8 +14,8 @@ use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, Schema, SchemaRef};
 use hashbrown::HashMap;
 
+use super::ScanRequest;
 use super::prune::Bounds;
-use super::{Conjunct, ScanRequest};
 use crate::budget::Reservation;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -150,7 +150,7 @@ impl Asked {
         let sorted = spec.sort_by != SortBy::Text;
         Self {
             hashes: sorted && spec.unique_by.iter().any(|name| !key(name) && !given(name)),
-            spare: sorted && request.narrow.iter().any(|conjunct| !columns_of(conjunct).iter().all(|name| tells(name))),
+            spare: sorted && request.narrow.iter().any(|conjunct| !conjunct.columns().iter().all(|name| tells(name))),
         }
     }
 
@@ -164,19 +164,6 @@ impl Asked {
 pub(super) fn is_key(spec: &TableSpec, name: &str) -> bool {
     let group = if spec.sort_by == SortBy::Trace { Some("trace_id") } else { spec.identity };
     group == Some(name) || spec.time.is_some_and(|(time, _)| time == name)
-}
-
-/// The columns that a conjunct looks at.
-pub(super) fn columns_of(conjunct: &Conjunct) -> Vec<&'static str> {
-    match conjunct {
-        Conjunct::Contains { column, .. }
-        | Conjunct::TextIn { column, .. }
-        | Conjunct::LongBetween { column, .. }
-        | Conjunct::BytesIn { column, .. }
-        | Conjunct::EntryIn { column, .. }
-        | Conjunct::HasKey { column, .. } => vec![column],
-        Conjunct::AnyOf(groups) => groups.iter().flatten().flat_map(columns_of).collect(),
-    }
 }
 
 /// The columns that make rows equal, in the table's order.

@@ -94,7 +94,7 @@ fn passes(test: &Conjunct, columns: &EntryColumns<'_>, row: usize) -> bool {
             metadata(key).is_some_and(|found| values.iter().any(|value| value.as_ref() == found))
         }
         Conjunct::HasKey { key, .. } => metadata(key).is_some(),
-        Conjunct::LongBetween { .. } => true,
+        Conjunct::LongBetween { .. } | Conjunct::EntryInOrList { .. } => true,
         Conjunct::AnyOf(groups) => groups.iter().any(|group| group.iter().all(|test| passes(test, columns, row))),
     }
 }

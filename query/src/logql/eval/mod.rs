@@ -9,6 +9,7 @@ mod aggregate;
 pub mod binary;
 pub mod fields;
 mod filter;
+pub mod hints;
 mod ip;
 pub mod label_filter;
 pub mod labels;

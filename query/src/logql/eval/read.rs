@@ -91,6 +91,7 @@ impl<'q> Source<'q> {
         let request = ScanRequest {
             identities: Some(Arc::clone(&self.ids)),
             columns: Some(self.columns()),
+            narrow: self.plan.hints.conjuncts(&|name| self.in_some_stream(name)),
             ..ScanRequest::all(Table::Logs, range)
         };
         let mut batches = self.scan.scan(request, self.context).await?;
@@ -128,8 +129,11 @@ impl<'q> Source<'q> {
         let Needs::Names(needed) = &self.plan.needs else { return true };
         let in_stream = |labels: &Vec<(String, String)>| labels.iter().any(|(label, _)| label == name);
         let renamed = || needed.iter().any(|other| base_name(other) == Some(name));
-        (needed.contains(name) && !self.streams.values().all(in_stream))
-            || (renamed() && self.streams.values().any(in_stream))
+        (needed.contains(name) && !self.streams.values().all(in_stream)) || (renamed() && self.in_some_stream(name))
+    }
+
+    fn in_some_stream(&self, name: &str) -> bool {
+        self.streams.values().any(|labels| labels.iter().any(|(label, _)| label == name))
     }
 
     fn batch(&self, batch: &RecordBatch, visitor: &mut impl Visitor, cost: &mut Cost) -> Result<()> {

@@ -101,9 +101,9 @@ pub async fn filtered_trace(
         let message = format!("invalid TraceQL filter: {} belongs to a trace, not to a span", mention.reference);
         return Err(Error::new(Kind::Parse, message));
     }
-    let window = Window { range: Some(around(range)), whole: false, traces: Some(vec![id]), reads: Reads::All };
+    let window = Window { traces: Some(vec![id]), ..Window::spans(Some(around(range)), Reads::All) };
     let mut found = None;
-    each_trace(scan, &window, &plan.resource_keys, context, &mut |trace| {
+    each_trace(scan, &window, &plan, context, &mut |trace| {
         let all: Vec<u32> = (0..trace.len()).map(|span| u32::try_from(span).unwrap_or(u32::MAX)).collect();
         let mut marks = vec![false; trace.len()];
         for span in spanset(&spansets, trace, &all)? {

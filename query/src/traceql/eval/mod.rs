@@ -8,6 +8,7 @@ pub mod field;
 pub mod lookup;
 pub mod metrics;
 pub mod pipeline;
+pub mod proof;
 pub mod reads;
 pub mod search;
 pub mod stream;

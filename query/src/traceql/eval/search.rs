@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use storage::model::span::TraceId;
 use storage::model::value::Value;
@@ -56,12 +57,12 @@ async fn collect(
     look: Look<'_>,
 ) -> Result<SearchAnswer> {
     let reads = Reads::of(plan).and(&SHOWN);
-    let window = Window { range: params.range, whole: true, traces: plan.traces.clone(), reads };
+    let window = Window { whole: true, traces: plan.traces.clone(), ..Window::spans(params.range, reads) };
     let mut answer = SearchAnswer::default();
     // By start, the oldest first; the id keeps traces of equal start apart.
     let mut newest: BTreeMap<(i64, Reverse<TraceId>), FoundTrace> = BTreeMap::new();
     let mut held = context.reserve(0)?;
-    each_trace(scan, &window, &plan.resource_keys, context, &mut |trace| {
+    each_trace(scan, &window, plan, context, &mut |trace| {
         answer.inspected_traces += 1;
         answer.inspected_spans += trace.len() as u64;
         let key = (trace.summary().start_ns, Reverse(trace.id));
@@ -76,6 +77,11 @@ async fn collect(
                 held.grow(size_of_found(&found))?;
             }
             newest.insert(key, found);
+            if newest.len() >= params.limit
+                && let Some(((oldest, _), _)) = newest.first_key_value()
+            {
+                window.earliest.store(*oldest, Ordering::Relaxed);
+            }
         }
         Ok(())
     })

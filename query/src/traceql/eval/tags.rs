@@ -12,7 +12,7 @@ use storage::{Context, Scan};
 
 use super::super::ast::{Intrinsic, KINDS, Reference, STATUSES};
 use super::super::parser::parse_reference;
-use super::super::plan::{Plan, Source, SpansetPlan};
+use super::super::plan::{Plan, Source, SpansetPlan, StagePlan};
 use super::super::{TagScope, TagValue};
 use super::completion::filter_of;
 use super::field::passes;
@@ -70,6 +70,8 @@ impl Spans {
     fn new(filter: &str, range: Option<TimeRange>, looks_at: Vec<&'static str>) -> Result<Self> {
         let mut plan = Plan::default();
         let filter = filter_of(filter).map(|spansets| plan.compile_spansets(&spansets)).transpose()?;
+        // A span that fails the filter is none that counts.
+        plan.stages.extend(filter.clone().map(StagePlan::Spansets));
         Ok(Self { plan, filter, range, looks_at })
     }
 
@@ -96,8 +98,8 @@ impl Spans {
             range => range,
         };
         let reads = Reads::of(&self.plan).and(&["duration_ns"]).and(&self.looks_at);
-        let window = Window { range, whole, traces: None, reads };
-        each_trace(scan, &window, &self.plan.resource_keys, context, &mut |trace| {
+        let window = Window { whole, ..Window::spans(range, reads) };
+        each_trace(scan, &window, &self.plan, context, &mut |trace| {
             for span in 0..trace.len() {
                 if self.wants(trace, span)? {
                     visit(&SpanAt::new(trace, span))?;

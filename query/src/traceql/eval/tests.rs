@@ -103,6 +103,12 @@ fn params() -> SearchParams {
 /// Each matching trace with the names of its spans, by number, ascending.
 fn found(query: &str) -> Result<Vec<(u8, Vec<u8>)>> {
     let answer = block_on(search(&sample(), query, &params(), &context()))?;
+    // In a range, spans that pass are found first and their traces read after; the answer is the same.
+    let ranged = SearchParams { range: Some(TimeRange::new(T0_NS, T0_NS + 600 * NS_PER_S)), ..params() };
+    for scan in [sample(), sample().narrowing()] {
+        let again = block_on(search(&scan, query, &ranged, &context()))?;
+        assert_eq!(again.traces, answer.traces, "{query}");
+    }
     let numbers = |trace: &FoundTrace| {
         let mut spans: Vec<u8> =
             trace.span_sets.iter().flat_map(|set| set.spans.iter().map(|span| span.span_id[0])).collect();

@@ -54,6 +54,14 @@ impl Resources {
         resources
     }
 
+    /// The id columns' values of the resources whose attribute in `slot` passes, ascending.
+    pub fn passing(&self, slot: usize, passes: &dyn Fn(&Val<'_>) -> bool) -> Vec<i64> {
+        let passing = |at: usize| self.list.get(at).and_then(|resource| resource.slots.get(slot)).is_some_and(passes);
+        let mut ids: Vec<i64> = self.by_id.iter().filter(|(_, at)| passing(**at)).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// The resource of an id column's value.
     pub fn get(&self, id: i64) -> Option<&Resource> {
         self.by_id.get(&id).and_then(|at| self.list.get(*at))

@@ -205,9 +205,9 @@ impl Run<'_> {
         answer: &mut MetricsAnswer,
         visit: &mut (dyn for<'t> FnMut(&SpanAt<'t>, usize) -> Result<()> + Send),
     ) -> Result<()> {
-        let range = Some(self.grid.range_ns());
-        let window = Window { range, whole: plan.needs.whole_trace, traces: plan.traces.clone(), reads };
-        each_trace(self.scan, &window, &plan.resource_keys, self.context, &mut |trace| {
+        let spans = Window::spans(Some(self.grid.range_ns()), reads);
+        let window = Window { whole: plan.needs.whole_trace, traces: plan.traces.clone(), ..spans };
+        each_trace(self.scan, &window, plan, self.context, &mut |trace| {
             answer.inspected_traces += 1;
             answer.inspected_spans += trace.len() as u64;
             for group in run(&plan.stages, trace)? {
