@@ -241,12 +241,16 @@ impl Opened {
 
     /// All rows in the columns of memory.
     pub(crate) fn all_rows(&self) -> Result<BatchStream> {
-        self.selected_rows(&[self.every_row()], None, None)
+        self.selected_rows(&[self.every_row()], None)
     }
 
-    /// The rows of `ranges`, which ascend and do not overlap, that pass `filter`, in the columns of memory at `places`;
-    /// `None`: in all.
-    pub(crate) fn selected_rows(
+    /// The rows of `ranges`, which ascend and do not overlap, in the columns of memory at `places`; `None`: in all.
+    pub(crate) fn selected_rows(&self, ranges: &[Range<u64>], places: Option<&[usize]>) -> Result<BatchStream> {
+        self.filtered_rows(ranges, places, None)
+    }
+
+    /// Those of the rows that pass `filter`.
+    pub(crate) fn filtered_rows(
         &self,
         ranges: &[Range<u64>],
         places: Option<&[usize]>,
@@ -255,7 +259,7 @@ impl Opened {
         self.rows_of(Reading { footer: self.footer.clone(), ranges, places, filter })
     }
 
-    /// Like [`Opened::selected_rows`], with each row's number in the block as one more column.
+    /// Like [`Opened::filtered_rows`], with each row's number in the block as one more column.
     pub(crate) fn numbered_rows(
         &self,
         ranges: &[Range<u64>],
@@ -384,7 +388,7 @@ impl Opened {
             columns(self.table).ok_or_else(|| Error::bug("this table's blocks have no directories"))?;
         let schema = (self.table.spec().schema)();
         let places = [identity, time].map(|name| schema.index_of(name)).into_iter().collect::<Result<Vec<_>, _>>()?;
-        let mut stream = self.selected_rows(&[self.every_row()], Some(&places), None)?;
+        let mut stream = self.selected_rows(&[self.every_row()], Some(&places))?;
         let mut directory = Directory::default();
         while let Some(rows) = stream.try_next().await? {
             directory.extend_from(self.table, &rows)?;

@@ -220,7 +220,7 @@ impl BlockSource {
         let hashed = wanted.asked.hashes && !overlap.is_empty();
         let rows = match hashed {
             true => opened.numbered_rows(&ranges, wanted.columns.as_deref(), filter)?,
-            false => opened.selected_rows(&ranges, wanted.columns.as_deref(), filter)?,
+            false => opened.filtered_rows(&ranges, wanted.columns.as_deref(), filter)?,
         };
         let exact = Arc::clone(&wanted);
         let filtered = rows.try_filter_map(move |rows| {
@@ -258,7 +258,7 @@ async fn hashed_rows(
         return Ok(rows);
     }
     let mut hashes: VecDeque<u128> = VecDeque::new();
-    let mut telling = opened.selected_rows(&ranges, Some(&unique_places(table)), None)?;
+    let mut telling = opened.selected_rows(&ranges, Some(&unique_places(table)))?;
     while let Some(batch) = telling.try_next().await? {
         let mut hasher = RowHasher::new(table, batch.schema_ref())?;
         for row in 0..batch.num_rows() {

@@ -9,6 +9,7 @@ use storage::model::time::TimeRange;
 use storage::{Context, Scan};
 
 use super::super::Call;
+use super::super::plan::Plan;
 use super::reads::Reads;
 use super::stream::{Window, each_trace};
 use super::trace::parent_of;
@@ -20,9 +21,9 @@ const PAIRS_MAX: usize = 10_000;
 /// The calls between different services that begin in `range`, by caller and called.
 pub async fn calls(scan: &dyn Scan, range: TimeRange, context: &Context) -> Result<Vec<Call>> {
     let reads = Reads::Columns(["span_id", "parent_span_id", "service_name", "kind"].into());
-    let window = Window { range: Some(range), whole: false, traces: None, reads };
+    let window = Window::spans(Some(range), reads);
     let mut found: BTreeMap<(String, String), u64> = BTreeMap::new();
-    each_trace(scan, &window, &[], context, &mut |trace| {
+    each_trace(scan, &window, &Plan::default(), context, &mut |trace| {
         let mut services: HashMap<&[u8], &str, ahash::RandomState> = HashMap::default();
         for span in 0..trace.len() {
             let (columns, row) = trace.row(span);
