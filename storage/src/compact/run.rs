@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
@@ -23,8 +23,8 @@ use crate::error::{Error, Kind, Result};
 use crate::model::identity::IdentityId;
 use crate::model::time::{Day, TimeRange};
 use crate::paths::block_object;
-use crate::scan::merge::merge;
-use crate::scan::open::{guarded, open_block};
+use crate::scan::merge::{batch_bytes, merge};
+use crate::scan::open::{Opened, guarded, open_block};
 use crate::scan::{BatchStream, ScanRequest};
 use crate::signal::{SortBy, Table};
 use crate::table::{Block, BlockStream, NewBlock, Replaced, Replacement, Replacing, TenantTables};
@@ -33,8 +33,10 @@ use crate::table::{Block, BlockStream, NewBlock, Replaced, Replacement, Replacin
 const FILE_BYTES: u64 = 256 << 20;
 /// Bytes of a block that are fetched at once, as they lie in the file.
 const SLICE_BYTES: u64 = 2 << 20;
-/// Bytes of a batch before it is merged, by the block's average row.
-const BATCH_BYTES: u64 = 1 << 20;
+/// Bytes of a batch before it is merged, by the rows before it.
+const BATCH_BYTES: u64 = 512 << 10;
+/// Rows of a block's first slice: what a row takes when it is decoded is not known before.
+const FIRST_ROWS: u64 = 256;
 /// Rows of a batch: enough that the work per batch does not count, few enough for any merge.
 const BATCH_ROWS: Range<u64> = 64..8_192;
 /// Tries of a commit whose outcome is unknown.
@@ -220,16 +222,7 @@ impl Run<'_> {
                 let text = format!("the block `{}` has {total} rows instead of {}", opened.object(), block.rows);
                 return Err(Error::corrupt(text));
             }
-            let decoded = opened.footer().row_groups().iter().map(|group| group.total_byte_size());
-            let decoded: u64 = decoded.map(|bytes| u64::try_from(bytes).unwrap_or(0)).sum();
-            let rows_of = |bytes: u64, all: u64| (bytes.saturating_mul(total) / all.max(1)).max(1);
-            let batch = rows_of(BATCH_BYTES, decoded).clamp(BATCH_ROWS.start, BATCH_ROWS.end);
-            let slice = rows_of(SLICE_BYTES, block.bytes).max(batch);
-            let opened = opened.with_batch_rows(usize::try_from(batch).unwrap_or(1));
-            let starts = (0..total).step_by(usize::try_from(slice).unwrap_or(usize::MAX));
-            let ranges = starts.map(move |start| start..total.min(start + slice));
-            let slices = ranges.map(move |range| opened.selected_rows(std::slice::from_ref(&range), None));
-            Ok(stream::iter(slices).try_flatten().boxed())
+            Ok(Slices::new(opened, block.bytes).rows())
         });
         let blame = move |error: &Error| {
             if error.kind() == Kind::Corrupt {
@@ -239,3 +232,61 @@ impl Run<'_> {
         rows.inspect_err(blame).boxed()
     }
 }
+
+/// The rows of a block, a slice after the other, in batches of about [`BATCH_BYTES`].
+struct Slices {
+    opened: Opened,
+    /// The first row of the next slice.
+    next: u64,
+    /// Rows of a slice.
+    slice: u64,
+    /// Bytes of a decoded row: at first what it takes in the file before compression, where a text that repeats counts
+    /// once.
+    row_bytes: u64,
+    open: Option<BatchStream>,
+}
+
+impl Slices {
+    fn new(opened: Opened, file_bytes: u64) -> Self {
+        let total = opened.rows().max(1);
+        let plain =
+            opened.footer().row_groups().iter().map(|group| u64::try_from(group.total_byte_size()).unwrap_or(0));
+        let row_bytes = (plain.sum::<u64>() / total).max(1);
+        let slice = (SLICE_BYTES.saturating_mul(total) / file_bytes.max(1)).max(1);
+        Self { opened, next: 0, slice, row_bytes, open: None }
+    }
+
+    fn rows(self) -> BatchStream {
+        stream::try_unfold(self, |mut slices| async move {
+            let rows = slices.next().await?;
+            Ok(rows.map(|rows| (rows, slices)))
+        })
+        .boxed()
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(open) = &mut self.open
+                && let Some(rows) = open.try_next().await?
+            {
+                let count = rows.num_rows().max(1) as u64;
+                self.row_bytes = self.row_bytes.max(batch_bytes(&rows) as u64 / count);
+                return Ok(Some(rows));
+            }
+            let (start, total) = (self.next, self.opened.rows());
+            if start >= total {
+                return Ok(None);
+            }
+            let batch = (BATCH_BYTES / self.row_bytes).clamp(BATCH_ROWS.start, BATCH_ROWS.end);
+            let slice = if start == 0 { batch.min(FIRST_ROWS) } else { self.slice.max(batch) };
+            self.next = start.saturating_add(slice).min(total);
+            self.opened.set_batch_rows(usize::try_from(batch).unwrap_or(1));
+            let range = start..self.next;
+            self.open = Some(self.opened.selected_rows(std::slice::from_ref(&range), None)?);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

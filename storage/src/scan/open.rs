@@ -187,9 +187,9 @@ fn unreadable(object: &Path, source: ParquetError) -> Error {
 }
 
 impl Opened {
-    /// Gives rows in batches of at most `batch_rows`.
-    pub(crate) fn with_batch_rows(self, batch_rows: usize) -> Self {
-        Self { batch_rows, ..self }
+    /// Gives rows in batches of at most `batch_rows` from here on.
+    pub(crate) fn set_batch_rows(&mut self, batch_rows: usize) {
+        self.batch_rows = batch_rows;
     }
 
     /// The block's object.
