@@ -45,8 +45,9 @@ impl Journey {
     async fn step(&mut self) {
         match self.random.random_range(0..100) {
             0..35 => self.append().await,
-            35..55 => self.flush_meanwhile().await,
-            55..62 => self.step_clock().await,
+            35..48 => self.flush_meanwhile().await,
+            48..56 => self.compact_meanwhile().await,
+            56..62 => self.step_clock().await,
             62..72 => self.crash().await,
             72..80 => self.stop_somewhere(),
             80..90 => self.set_chaos(),
@@ -88,6 +89,16 @@ impl Journey {
         tolerated(self.seed, "flush", flush.await.expect("does not panic"));
     }
 
+    /// A compaction, while something is appended, flushed and read.
+    async fn compact_meanwhile(&mut self) {
+        let engine = Arc::clone(&self.bed.engine);
+        let compaction = tokio::spawn(async move { engine.compact(None).await });
+        self.append().await;
+        self.flush_meanwhile().await;
+        tolerated(self.seed, "compact", compaction.await.expect("does not panic"));
+        self.read().await;
+    }
+
     /// By hours forth or back, then past the age at which heads are flushed.
     async fn step_clock(&mut self) {
         let hours = self.random.random_range(-30..30);
@@ -123,6 +134,8 @@ impl Journey {
             Some(Step::Committed(signal.main())),
             Some(Step::Committed(signal.facts[0])),
             Some(Step::Flushed),
+            Some(Step::Merged(signal.main())),
+            Some(Step::Replaced(signal.main())),
         ];
         self.bed.stop_at(steps[self.random.random_range(0..steps.len())]);
     }
@@ -144,7 +157,10 @@ async fn journey(seed: u64) {
     journey.bed.check().await;
     journey.bed.engine.flush(None).await.expect("flushes");
     journey.bed.check().await;
+    journey.bed.engine.compact(None).await.expect("compacts");
+    journey.bed.check().await;
     let stats = journey.bed.engine.stats();
+    assert!(stats.signals.iter().all(|signal| signal.unreadable_blocks == 0), "seed {seed}: {stats:?}");
     assert!(!stats.fenced && stats.signals.iter().all(|signal| signal.wal_segments <= 1), "seed {seed}: {stats:?}");
     journey.bed.reopen().await;
     journey.bed.check().await;

@@ -373,3 +373,35 @@ async fn a_full_wal_whose_rows_are_all_in_the_tables_is_cut_after_a_restart() {
     bed.reopen().await;
     bed.check().await;
 }
+
+/// Before and behind what nanoseconds can say, and at their ends: acknowledged is acknowledged.
+#[tokio::test]
+async fn rows_of_absurd_times_survive_a_flush() {
+    let mut bed = Bed::new().await;
+    let mut samples = MetricsBuilder::new();
+    let series = samples.series(Labels::from_pairs([("__name__", "m")]));
+    let ms_max = i64::MAX / NS_PER_MS;
+    for (value, ms) in (0..).zip([i64::MIN, -ms_max - 2, -ms_max, -1, 0, ms_max, ms_max + 2, i64::MAX]) {
+        samples.sample(series, TimestampMs(ms), f64::from(value), None);
+    }
+    let mut entries = LogsBuilder::new();
+    let stream = entries.stream(Labels::from_pairs([("app", "a")]));
+    for ns in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX] {
+        entries.entry(stream, TimestampNs(ns), "line", std::iter::empty()).expect("fits");
+    }
+    let mut spans = TracesBuilder::new();
+    let resource = spans.resource(&[("service.name".to_owned(), Value::String("s".to_owned()))]);
+    for (number, start_ns) in (1..).zip([0, 1, i64::MAX - 1, i64::MAX]) {
+        let span = Span { trace_id: [number; 16], span_id: [number; 8], start_ns, ..Span::default() };
+        spans.span(&resource, &span).expect("fits");
+    }
+    bed.send([samples.finish(), entries.finish(), spans.finish()].map(|batch| batch.expect("builds"))).await;
+    bed.check().await;
+    bed.engine.flush(None).await.expect("flushes");
+    bed.check().await;
+    assert_eq!(bed.stored(Table::Samples).await, 8);
+    assert_eq!(bed.stored(Table::Logs).await, 6);
+    assert_eq!(bed.stored(Table::Spans).await, 4);
+    bed.reopen().await;
+    bed.check().await;
+}
