@@ -10,6 +10,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -195,6 +196,8 @@ impl Run<'_> {
 
     /// The identities of a day in the order of their labels.
     async fn order(&self, table: Table, day: Day) -> Result<(Vec<IdentityId>, Reservation)> {
+        // Facts of another writer may be seen before its identities, which it committed first.
+        self.tables.look(table, Duration::ZERO).await?;
         let snapshot = self.tables.snapshot(table).await?;
         let of_day = snapshot.blocks.iter().filter(|block| block.day == day);
         let sources = of_day.map(|block| self.source(table, block)).collect();

@@ -44,6 +44,32 @@ async fn two_writers_of_one_store_both_answer_with_all_that_was_flushed() {
     bed.check().await;
 }
 
+/// Facts of another writer become known with an own commit, while its new identities are not looked for yet.
+#[tokio::test]
+async fn a_writer_compacts_blocks_of_another_whose_identities_it_has_not_seen() {
+    let mut bed = Bed::new().await;
+    let (_data, other) = another(&bed, None).await;
+    bed.send([logs(0)]).await;
+    bed.engine.flush(None).await.expect("flushes");
+    bed.check().await;
+    let mut builder = LogsBuilder::new();
+    let stream = builder.stream(Labels::from_pairs([("app", "new")]));
+    builder.entry(stream, TimestampNs(START_NS), "of another", std::iter::empty()).expect("fits");
+    let theirs = builder.finish().expect("builds");
+    other.append(&bed.tenant, theirs.clone()).await.expect("appends");
+    other.flush(None).await.expect("flushes");
+    bed.sent.push(theirs);
+    // Its streams are known, so that only the table of entries gets a commit.
+    bed.send([logs(1)]).await;
+    bed.engine.flush(None).await.expect("flushes");
+    bed.engine.compact(None).await.expect("compacts");
+    let tables = bed.engine.tables(&bed.tenant);
+    assert_eq!(tables.snapshot(Table::Logs).await.expect("reads").blocks.len(), 1);
+    pass_refresh_age(&bed);
+    bed.check().await;
+    check(&other, &bed.sent, &bed.tenant, TimeRange::ALL).await;
+}
+
 #[tokio::test]
 async fn a_query_that_comes_during_a_look_waits_for_what_it_finds() {
     let (mut bed, objects) = Bed::faulty().await;
