@@ -136,6 +136,7 @@ async fn open_engine(app: &SharedApp) -> Result<Arc<Engine>, Failure> {
             patience: Patience { request: storage.request_timeout.0, total: storage.request_deadline.0 },
             ..StoreOptions::default()
         },
+        disk_cache_bytes_max: storage.disk_cache_bytes_max.0,
         writer_id: some(&storage.writer_id),
         ..EngineConfig::new(&config.data, config.store_url())
     };

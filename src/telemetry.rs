@@ -12,7 +12,7 @@ use std::time::Duration;
 use generator::Counts;
 use parking_lot::Mutex;
 use storage::engine::{EngineStats, SignalStats};
-use storage::store::{Calls, Cause};
+use storage::store::{Calls, Cause, DiskCacheStats};
 
 use crate::app::{App, Phase};
 
@@ -143,6 +143,9 @@ impl Telemetry {
         if let Ok(engine) = app.engine() {
             out.engine(&engine.stats());
             out.store(engine.store().calls());
+            if let Some(cache) = engine.store().cache() {
+                out.disk_cache(&cache.stats());
+            }
         }
         out.process();
         out.0
@@ -289,6 +292,20 @@ impl Exposition {
         for share in budget.shares() {
             let used = if Arc::ptr_eq(share, &budget.caches) { cached } else { share.used_bytes() };
             self.sample("tercet_memory_share_used_bytes", &[("share", share.name())], used as f64);
+        }
+    }
+
+    fn disk_cache(&mut self, stats: &DiskCacheStats) {
+        let families = [
+            ("tercet_disk_cache_bytes", "gauge", "Disk space of kept parts of the bucket's objects.", stats.bytes),
+            ("tercet_disk_cache_hits_total", "counter", "Parts found on disk.", stats.hits_total),
+            ("tercet_disk_cache_misses_total", "counter", "Parts that were asked of the bucket.", stats.misses_total),
+            ("tercet_disk_cache_damaged_total", "counter", "Parts found damaged on disk.", stats.damaged_total),
+            ("tercet_disk_cache_failures_total", "counter", "Parts the disk did not take.", stats.failures_total),
+        ];
+        for (name, kind, help, value) in families {
+            self.family(name, kind, help);
+            self.sample(name, &[], value as f64);
         }
     }
 

@@ -103,6 +103,8 @@ pub struct StorageSettings {
     pub gcs_endpoint: String,
     /// File of a Google service account; empty: what the environment names.
     pub gcs_credentials: String,
+    /// Disk space for parts of a bucket's objects.
+    pub disk_cache_bytes_max: Size,
     /// Longest single request to a bucket.
     pub request_timeout: Span,
     /// Longest run of tries of one request.
@@ -273,6 +275,7 @@ impl Default for Config {
                 refresh_age_max: Span::seconds(10),
                 gcs_endpoint: String::new(),
                 gcs_credentials: String::new(),
+                disk_cache_bytes_max: Size::mib(2048),
                 request_timeout: Span::seconds(30),
                 request_deadline: Span::seconds(60),
                 writer_id: String::new(),

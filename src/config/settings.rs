@@ -87,6 +87,7 @@ pub static SETTINGS: &[Setting] = rows! {
     "storage.refresh_age_max" => storage.refresh_age_max: "How old the view of the tables may be: what other processes flushed is seen within this time. Each look costs one read of an object.";
     "storage.gcs_endpoint" => storage.gcs_endpoint: "Base URL of a server that speaks the protocol of Google Cloud Storage and asks for no credentials, for gs:// stores. Empty: Google's, or what STORAGE_EMULATOR_HOST names.";
     "storage.gcs_credentials" => storage.gcs_credentials: "File with the key of a Google service account, for gs:// stores. Empty: what the environment names, then the metadata server.";
+    "storage.disk_cache_bytes_max" => storage.disk_cache_bytes_max: "Disk space in `data` for what was lately read from and written to a bucket; 0 for none. A store in a folder needs none.";
     "storage.request_timeout" => storage.request_timeout: "Longest single request to a bucket.";
     "storage.request_deadline" => storage.request_deadline: "How long a request to a bucket is tried again while it fails in ways that pass.";
     "storage.writer_id" => storage.writer_id: "Name of this writer in the tables. Empty: a random one, kept in the data folder.";

@@ -33,6 +33,8 @@ pub struct EngineConfig {
     /// How old a snapshot of the tables may be: within this time a query sees what other processes committed. A process
     /// knows its own commits at once. Costs one read of an object for each table that is queried.
     pub refresh_age_max: Duration,
+    /// Bytes of a bucket's objects that are kept in `cache/` of the data folder; 0: none. A store in a folder needs none.
+    pub disk_cache_bytes_max: u64,
     /// What heads, queues, flushes, compactions and caches may take of memory.
     pub budget: Budget,
     /// Names this process in the tables' `txn` marks; `None`: a random name kept in the data folder.
@@ -53,6 +55,7 @@ impl EngineConfig {
             wal_bytes_max: 2 << 30,
             wal_segment_bytes: 64 << 20,
             refresh_age_max: Duration::from_secs(10),
+            disk_cache_bytes_max: 2 << 30,
             budget: Budget::default(),
             writer_id: None,
         }

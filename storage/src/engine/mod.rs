@@ -34,7 +34,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::batch::Batch;
 use crate::model::tenant::Tenant;
 use crate::signal::{Signal, Table};
-use crate::store::{Cause, Store, because};
+use crate::store::{Cause, DiskCache, Store, because};
 use crate::table::{Caches, TenantTables};
 use crate::wal::segment::{Disk, LocalDisk};
 use crate::wal::{Limits, Wal};
@@ -137,8 +137,13 @@ pub struct Appended {
 impl Engine {
     /// Opens the engine and replays what the WAL holds and no table has.
     pub async fn open(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
-        let store = Arc::new(Store::open(&config.store_url, &config.store_options)?);
-        Self::open_with(config, store, Arc::new(LocalDisk), clock).await
+        let mut store = Store::open(&config.store_url, &config.store_options)?;
+        if store.is_bucket() && config.disk_cache_bytes_max > 0 {
+            let (folder, limit) = (config.data_dir.join("cache"), config.disk_cache_bytes_max);
+            let cache = DiskCache::open(folder, limit, &config.store_url, Arc::clone(&clock))?;
+            store = store.with_cache(cache);
+        }
+        Self::open_with(config, Arc::new(store), Arc::new(LocalDisk), clock).await
     }
 
     /// [`Engine::open`] over an opened store and a disk of one's own.

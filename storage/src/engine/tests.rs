@@ -1,6 +1,7 @@
 //! Tests of the whole storage: what was acknowledged is read back, each row once, through flushes, crashes and
 //! failures. The reference is [`MemoryScan`] over the batches that were sent.
 
+mod calls;
 mod chance;
 mod compact;
 mod damage;

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowFilter, RowSelection};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::arrow::{ProjectionMask, RowNumber};
@@ -43,7 +42,7 @@ const TAIL_BYTES: usize = 64 << 10;
 /// Reads ranges of one object; the store joins ranges that lie close together.
 #[derive(Clone)]
 struct BlockReader {
-    objects: Arc<dyn ObjectStore>,
+    store: Arc<Store>,
     object: Path,
     /// Length of the object.
     bytes: u64,
@@ -77,8 +76,9 @@ impl AsyncFileReader for BlockReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
         async move {
             self.inside(&range)?;
-            let read = because(self.cause, self.objects.get_range(&self.object, range));
-            let bytes = read.await.map_err(external)?;
+            let ranges = [range];
+            let read = because(self.cause, self.store.read_block(&self.object, self.bytes, &ranges));
+            let bytes = read.await.map_err(external)?.into_iter().next().unwrap_or_default();
             self.count(bytes.len());
             Ok(bytes)
         }
@@ -88,7 +88,7 @@ impl AsyncFileReader for BlockReader {
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
         async move {
             ranges.iter().try_for_each(|range| self.inside(range))?;
-            let read = because(self.cause, self.objects.get_ranges(&self.object, &ranges));
+            let read = because(self.cause, self.store.read_block(&self.object, self.bytes, &ranges));
             let all = read.await.map_err(external)?;
             self.count(all.iter().map(Bytes::len).sum());
             Ok(all)
@@ -145,9 +145,9 @@ pub(crate) async fn open_block(
     stats: Option<&Arc<Stats>>,
 ) -> Result<Opened> {
     let object = paths::block_object(tables.tenant(), table, &block.path);
-    let objects = Arc::clone(tables.store().objects());
+    let store = Arc::clone(tables.store());
     let (bytes, stats) = (block.bytes, stats.cloned());
-    let mut reader = BlockReader { objects, object, bytes, footer: None, stats, cause: Cause::QueryFooter };
+    let mut reader = BlockReader { store, object, bytes, footer: None, stats, cause: Cause::QueryFooter };
     let key = reader.object.to_string();
     let footer = match tables.caches().footers.get(&key) {
         Some(footer) => footer,
@@ -174,9 +174,8 @@ async fn load_footer(reader: &mut BlockReader) -> Result<ParquetMetaData> {
 
 /// The footer and page index of any Parquet file of `bytes` bytes.
 pub(crate) async fn read_footer(store: &Store, object: &Path, bytes: u64) -> Result<ParquetMetaData> {
-    let objects = Arc::clone(store.objects());
-    let (object, cause) = (object.clone(), Cause::QueryFooter);
-    load_footer(&mut BlockReader { objects, object, bytes, footer: None, stats: None, cause }).await
+    let (store, object, cause) = (Arc::new(store.clone()), object.clone(), Cause::QueryFooter);
+    load_footer(&mut BlockReader { store, object, bytes, footer: None, stats: None, cause }).await
 }
 
 fn unreadable(object: &Path, source: ParquetError) -> Error {
@@ -328,7 +327,7 @@ impl Opened {
         if let Some(directory) = tables.caches().directories.get(object.as_ref()) {
             return Ok(directory);
         }
-        let read = match because(Cause::QuerySidecar, tables.store().get(&object)).await {
+        let read = match because(Cause::QuerySidecar, tables.store().read_sidecar(&object)).await {
             Ok(Some(bytes)) => {
                 self.reader.count(bytes.len());
                 Directory::decode(&bytes).and_then(|directory| match directory.rows() == self.rows() {
@@ -357,7 +356,7 @@ impl Opened {
         if let Some(filter) = tables.caches().tokens.get(object.as_ref()) {
             return filter;
         }
-        let read = match because(Cause::QuerySidecar, tables.store().get(&object)).await {
+        let read = match because(Cause::QuerySidecar, tables.store().read_sidecar(&object)).await {
             Ok(Some(bytes)) => {
                 self.reader.count(bytes.len());
                 TokenFilter::decode(bytes).and_then(|filter| match filter.rows() == self.rows() {

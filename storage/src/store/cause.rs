@@ -83,7 +83,7 @@ impl Cause {
     }
 
     /// Whether work of this kind has tasks of its own, so that what it does counts as its own.
-    fn is_background(self) -> bool {
+    pub(super) fn is_background(self) -> bool {
         matches!(self, Self::Compaction | Self::Vacuum)
     }
 }

@@ -14,6 +14,7 @@ mod calls;
 mod cause;
 #[cfg(test)]
 mod contract;
+mod disk_cache;
 mod durable;
 #[cfg(test)]
 pub mod faulty;
@@ -24,6 +25,7 @@ pub(crate) mod parts;
 mod patient;
 mod watched;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -39,6 +41,7 @@ use crate::error::{Error, Kind, Result};
 pub use calls::{CallCount, Calls, Operation, Outcome};
 pub(crate) use cause::{Attributed, Attribution, instead};
 pub use cause::{Cause, because};
+pub use disk_cache::{DiskCache, DiskCacheStats};
 pub use patient::Patience;
 
 /// Objects of a bucket larger than this are sent in parts, so that a failure costs one part.
@@ -73,8 +76,8 @@ impl Default for StoreOptions {
     }
 }
 
-/// An opened object store.
-#[derive(Debug)]
+/// An opened object store. Clones are the same store.
+#[derive(Clone, Debug)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     calls: Arc<Calls>,
@@ -82,6 +85,8 @@ pub struct Store {
     is_bucket: bool,
     /// The folder beneath, if it is one.
     folder: Option<durable::DurableFolder>,
+    /// Of immutable objects.
+    cache: Option<Arc<DiskCache>>,
 }
 
 impl Store {
@@ -101,7 +106,7 @@ impl Store {
                 let calls = Arc::new(Calls::default());
                 let objects = bucket::open(url, &parsed, options, &calls)?;
                 let objects = Arc::new(watched::Watched::new(objects, None));
-                Ok(Self { objects, calls, url: url.to_owned(), is_bucket: true, folder: None })
+                Ok(Self { objects, calls, url: url.to_owned(), is_bucket: true, folder: None, cache: None })
             }
             Some((scheme, _)) => {
                 Err(wrong_url(url, &format!("the scheme `{scheme}` is not one of file, memory, gs, s3, az")))
@@ -137,7 +142,7 @@ impl Store {
     pub fn over(objects: Arc<dyn ObjectStore>, url: &str) -> Self {
         let calls = Arc::new(Calls::default());
         let objects = Arc::new(watched::Watched::new(objects, Some(Arc::clone(&calls))));
-        Self { objects, calls, url: url.to_owned(), is_bucket: false, folder: None }
+        Self { objects, calls, url: url.to_owned(), is_bucket: false, folder: None, cache: None }
     }
 
     /// Removes what killed processes left half-written; how many files. A bucket has no such files.
@@ -160,6 +165,64 @@ impl Store {
     /// Where the store is, as it was opened.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Keeps parts of immutable objects in `cache`.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<DiskCache>) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// The cache of immutable objects, if it has one.
+    pub fn cache(&self) -> Option<&Arc<DiskCache>> {
+        self.cache.as_ref()
+    }
+
+    /// [`Store::put`] of a block, which never changes from here on and is read by ranges.
+    pub async fn put_block(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        self.put_immutable(path, bytes, false).await
+    }
+
+    /// [`Store::put`] of a sidecar, which never changes from here on and is read whole.
+    pub async fn put_sidecar(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        self.put_immutable(path, bytes, true).await
+    }
+
+    async fn put_immutable(&self, path: &Path, bytes: Bytes, whole: bool) -> Result<()> {
+        self.put(path, bytes.clone()).await?;
+        if let Some(cache) = &self.cache {
+            cache.keep(path, bytes, whole).await;
+        }
+        Ok(())
+    }
+
+    /// `ranges` of a block of `length` bytes.
+    pub async fn read_block(
+        &self,
+        path: &Path,
+        length: u64,
+        ranges: &[Range<u64>],
+    ) -> object_store::Result<Vec<Bytes>> {
+        match &self.cache {
+            None => self.objects.get_ranges(path, ranges).await,
+            Some(cache) => {
+                let fetch = |range| async move { self.objects.get_range(path, range).await };
+                cache.read(path, length, ranges, keeps_what_it_reads(), fetch).await
+            }
+        }
+    }
+
+    /// A sidecar whole; `None` if there is none.
+    pub async fn read_sidecar(&self, path: &Path) -> Result<Option<Bytes>> {
+        match &self.cache {
+            None => self.get(path).await,
+            Some(cache) => {
+                let fetch = async { self.objects.get(path).await?.bytes().await };
+                let read = cache.read_whole(path, keeps_what_it_reads(), fetch).await;
+                read.map_err(|source| refused("reading", path, source))
+            }
+        }
     }
 
     /// Whether it is a cloud's bucket, where calls cost money and time.
@@ -220,6 +283,11 @@ impl Store {
             Err(source) => Err(refused("deleting", path, source)),
         }
     }
+}
+
+/// What a compaction reads is about to go, and would push out what queries read.
+fn keeps_what_it_reads() -> bool {
+    !cause::current().is_some_and(Cause::is_background)
 }
 
 fn refused(doing: &str, path: &Path, source: object_store::Error) -> Error {

@@ -108,7 +108,7 @@ impl TenantTables {
         let path = paths::block(day, unique_id());
         let (bytes, checksum) = (encoded.sink.len() as u64, crc32c::crc32c(&encoded.sink));
         let (encoded, file) = encoded.without_sink();
-        self.store.put(&paths::block_object(&self.tenant, table, &path), file.into()).await?;
+        self.store.put_block(&paths::block_object(&self.tenant, table, &path), file.into()).await?;
         self.finish_block(table, Place { path, day, level: 0 }, (bytes, checksum), encoded).await
     }
 
@@ -122,7 +122,7 @@ impl TenantTables {
     ) -> Result<NewBlock> {
         let Place { path, day, level } = place;
         for (sidecar, bytes) in encoded.sidecars.objects {
-            self.store.put(&paths::sidecar_object(&self.tenant, table, &path, sidecar), bytes).await?;
+            self.store.put_sidecar(&paths::sidecar_object(&self.tenant, table, &path, sidecar), bytes).await?;
         }
         if let Some(directory) = encoded.sidecars.directory {
             let object = paths::sidecar_object(&self.tenant, table, &path, Sidecar::Directory);
