@@ -1,3 +1,6 @@
+// Ranges are asked for in lists, also one alone.
+#![allow(clippy::single_range_in_vec_init)]
+
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
