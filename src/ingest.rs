@@ -4,8 +4,8 @@
 //! formats (`proto`), what an error looks like in a protocol (`http::error`).
 //!
 //! Invariants
-//! 1. A body counts against `ingest.inflight_bytes_max` from its first byte until its request is answered; a message of
-//!    gRPC from when it is whole.
+//! 1. A body or a message of gRPC counts against `ingest.inflight_bytes_max` from its first byte until its request is
+//!    answered.
 //! 2. Decoding never runs on the threads that wait for the network.
 //! 3. A sender that stops in the middle of a body holds memory for [`STALL_MAX`] at most.
 
@@ -169,6 +169,17 @@ impl Ingest {
     /// Memory for a message of `bytes` that a transport has read itself, until dropped; [`Kind::Busy`] without any.
     pub fn hold(&self, bytes: usize) -> Result<Reservation> {
         self.memory.reserve(self.wanted(bytes)).map_err(|_| self.too_many(bytes))
+    }
+
+    /// Nothing yet of a message that arrives in parts.
+    pub fn hold_none(&self) -> Reservation {
+        self.memory.hold(0)
+    }
+
+    /// Holds `bytes` more of such a message, as they came; [`Kind::Busy`] without memory for them.
+    pub fn hold_more(&self, held: &mut Reservation, bytes: usize) -> Result<()> {
+        let wanted = held.bytes().saturating_add(bytes).min(self.memory.limit_bytes());
+        held.grow(wanted - held.bytes()).map_err(|_| self.too_many(bytes))
     }
 
     /// Holds `bytes` from here on instead of what a body was reckoned to unpack to.

@@ -3,9 +3,11 @@
 //! Owns: arguments → configuration → run, and errors → exit codes, one sentence each. Does not own: anything that
 //! happens after the configuration is read (`server`).
 
+mod allocator;
 mod app;
 mod cli;
 mod config;
+mod connections;
 mod generated;
 mod grpc;
 mod http;
@@ -20,16 +22,13 @@ mod verify;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Allocates and frees from many threads at once with little lost memory, which the head's growth depends on.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Exit code of a run that failed.
 const EXIT_FAILURE: u8 = 1;
 /// Exit code of arguments or a configuration that cannot be used, or name a place that is not there.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    allocator::configure();
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

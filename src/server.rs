@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use storage::clock::SystemClock;
 use storage::store::{Patience, StoreOptions};
 use storage::{Engine, EngineConfig};
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, SharedApp};
 use crate::cli::{Failure, say};
 use crate::config::Config;
+use crate::connections::Bounded;
 use crate::{generated, grpc, http, telemetry};
 
 /// The part of the grace that running requests get; the rest is for the flush.
@@ -190,10 +190,7 @@ async fn start_listeners(app: &SharedApp, stop: &CancellationToken) -> Result<Jo
             ))
         })?;
         let stop = stop.clone();
-        // Answers are written in one piece; waiting for more would only delay them.
-        let listener = listener.tap_io(|stream| {
-            let _ = stream.set_nodelay(true);
-        });
+        let listener = Bounded::new(listener, config.http_connections_max, config.http_silence_max.0);
         servers.spawn(async move {
             let done = axum::serve(listener, port.router).with_graceful_shutdown(stop.cancelled_owned()).await;
             if let Err(error) = done {

@@ -208,6 +208,10 @@ pub struct Config {
     pub store: String,
     /// The port that serves everything.
     pub http: String,
+    /// Connections of one port at once.
+    pub http_connections_max: usize,
+    /// A connection on which no byte moves for so long is closed.
+    pub http_silence_max: Span,
     /// OTLP over gRPC.
     pub otlp_grpc: Listen,
     /// OTLP over HTTP.
@@ -248,6 +252,8 @@ impl Default for Config {
             data: PathBuf::from("./tercet-data"),
             store: String::new(),
             http: "127.0.0.1:9090".into(),
+            http_connections_max: 2000,
+            http_silence_max: Span::seconds(600),
             otlp_grpc: Listen(Some("127.0.0.1:4317".into())),
             otlp_http: Listen(Some("127.0.0.1:4318".into())),
             log: "info".into(),
@@ -381,6 +387,9 @@ impl Config {
     }
 
     fn check(&mut self) -> Result<(), Error> {
+        if self.http_connections_max == 0 || self.http_silence_max.is_zero() {
+            return Err(Error::new("`http_connections_max` and `http_silence_max` cannot be 0: nobody could connect"));
+        }
         if self.query.concurrency == 0 {
             return Err(Error::new("`query.concurrency` cannot be 0: no query could ever run"));
         }

@@ -65,6 +65,8 @@ pub static SETTINGS: &[Setting] = rows! {
     "data" => data: "Folder of the write-ahead log and the caches.";
     "store" => store: "Where the tables are: a path, or a gs://, s3://, az:// or memory:// URL. Empty: a folder inside `data`.";
     "http" => http: "Address of the HTTP port that serves everything. Loopback by default: there is no authentication.";
+    "http_connections_max" => http_connections_max: "Connections of one port at once; further ones wait until another ends.";
+    "http_silence_max" => http_silence_max: "A connection on which no byte moves for so long is closed; longer than any query may take. One that never sent a byte is closed after 30s.";
     "otlp_grpc" => otlp_grpc: "Address of OTLP over gRPC, or `off`.";
     "otlp_http" => otlp_http: "Address of OTLP over HTTP, or `off`. The HTTP port takes the same requests.";
     "log" => log: "What is logged to standard error: error, warn, info, debug, trace, or a filter such as `info,storage=debug`.";

@@ -6,9 +6,12 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::{HeaderValue, Response};
 use axum::middleware;
 use axum::routing::any_service;
+use futures::StreamExt as _;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
@@ -37,7 +40,20 @@ const RETRY_DELAY_S: i64 = 5;
 
 /// The services for their own port.
 pub fn router(app: &SharedApp) -> Router {
-    routes(app).into_axum_router().layer(middleware::map_response(correct_status))
+    let charged = middleware::map_request_with_state(Arc::clone(app), charged);
+    routes(app).into_axum_router().layer(charged).layer(middleware::map_response(correct_status))
+}
+
+/// Counts what arrived of a message as a body in memory until it is decoded; from then on [`Exporter::export`] does.
+async fn charged(State(app): State<SharedApp>, request: axum::extract::Request) -> axum::extract::Request {
+    request.map(|body| {
+        let mut held = app.ingest.hold_none();
+        Body::from_stream(body.into_data_stream().map(move |part| {
+            let part = part.map_err(|error| Status::from_error(error.into()))?;
+            app.ingest.hold_more(&mut held, part.len()).map_err(|error| status(error.into()))?;
+            Ok::<_, Status>(part)
+        }))
+    })
 }
 
 /// The services for the port that serves everything: without a fallback of their own.
@@ -195,6 +211,31 @@ mod tests {
         drop(held);
         let starting = Exporter::export(&exporter, request()).await.expect_err("no engine");
         assert_eq!((starting.code(), app.budget.bodies.used_bytes()), (Code::Unavailable, 0));
+    }
+
+    #[tokio::test]
+    async fn a_message_counts_while_it_arrives() {
+        use tower::ServiceExt as _;
+
+        let mut config = crate::config::Config::default();
+        config.ingest.inflight_bytes_max = crate::config::units::Size(1000);
+        let clock = Arc::new(storage::clock::ManualClock::default());
+        let app = crate::app::App::new(config, clock, tokio::runtime::Handle::current());
+        let ask = || async {
+            // A message of 900 bytes, of which 600 arrive.
+            let parts = [vec![0, 0, 0, 3, 132], vec![0; 300], vec![0; 300]].map(Ok::<_, std::io::Error>);
+            let request = axum::http::Request::post("/opentelemetry.proto.collector.logs.v1.LogsService/Export")
+                .header("content-type", "application/grpc")
+                .body(Body::from_stream(futures::stream::iter(parts)))
+                .expect("a request");
+            let answer = router(&app).oneshot(request).await.expect("answers");
+            answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()).unwrap_or("none").to_owned()
+        };
+        assert_ne!(ask().await, "8", "there is room; it is only cut off");
+        let others = app.ingest.hold(125).expect("free");
+        assert_eq!(ask().await, "8", "500 bytes are held by others");
+        drop(others);
+        assert_eq!(app.budget.bodies.used_bytes(), 0);
     }
 
     #[test]

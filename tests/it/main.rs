@@ -13,6 +13,7 @@ mod generated;
 mod jaeger;
 mod journey;
 mod loki;
+mod memory;
 mod open_format;
 mod opentelemetry;
 mod oracle;

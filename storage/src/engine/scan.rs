@@ -103,6 +103,8 @@ impl Engine {
         let in_heads = found.len();
         found.extend(self.stored_identities(signal, selectors, range, context).await?);
         context.check()?;
+        // Their labels are shared with heads and caches. What the caller makes of the list it reserves itself.
+        drop(context.reserve(found.len() * std::mem::size_of::<Identity>())?);
         if in_heads > 0 {
             // What is stored comes sorted; a sort that finds runs makes use of it.
             found.sort_by(|a, b| a.labels.cmp(&b.labels));
