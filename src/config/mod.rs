@@ -246,6 +246,31 @@ pub struct Config {
     pub otlp: OtlpMetricsSettings,
 }
 
+impl Default for MemorySettings {
+    fn default() -> Self {
+        let Wanted { heads, wal_queue, flush, compaction, caches, .. } = Wanted::default();
+        let size = |bytes| Size(bytes as u64);
+        Self {
+            limit: MemoryLimit::Percent(75),
+            heads: size(heads),
+            wal_queue: size(wal_queue),
+            flush: size(flush),
+            compaction: size(compaction),
+            caches: size(caches),
+        }
+    }
+}
+
+impl Default for TempoSettings {
+    fn default() -> Self {
+        Self {
+            timeout: Span::seconds(30),
+            search_duration_max: Span::days(7),
+            search_default_range: Span::seconds(3600),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -261,18 +286,7 @@ impl Default for Config {
             tenancy: false,
             shutdown_grace: Span::seconds(25),
             retention: Retention { metrics: Span::days(30), logs: Span::days(30), traces: Span::days(14) },
-            memory: {
-                let Wanted { heads, wal_queue, flush, compaction, caches, .. } = Wanted::default();
-                let size = |bytes| Size(bytes as u64);
-                MemorySettings {
-                    limit: MemoryLimit::Percent(75),
-                    heads: size(heads),
-                    wal_queue: size(wal_queue),
-                    flush: size(flush),
-                    compaction: size(compaction),
-                    caches: size(caches),
-                }
-            },
+            memory: MemorySettings::default(),
             storage: StorageSettings {
                 flush_age_max: Span::seconds(600),
                 head_bytes_max: Size::mib(64),
@@ -316,11 +330,7 @@ impl Default for Config {
                 max_entries_limit_per_query: 5000,
                 max_query_series: 500,
             },
-            tempo: TempoSettings {
-                timeout: Span::seconds(30),
-                search_duration_max: Span::days(7),
-                search_default_range: Span::seconds(3600),
-            },
+            tempo: TempoSettings::default(),
             traces: TracesSettings {
                 metrics_generator: true,
                 generator_interval: Span::seconds(15),
