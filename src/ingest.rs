@@ -20,7 +20,7 @@ use storage::clock::Clock;
 use storage::engine::Appended;
 use storage::model::tenant::Tenant;
 use storage::model::time::{TimeRange, TimestampMs, TimestampNs};
-use storage::{Batch, Engine, Error, Kind, Result, Signal};
+use storage::{Batch, Engine, Error, Kind, Result, Signal, Table};
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, Retention};
@@ -49,8 +49,21 @@ pub struct Incoming {
 pub struct Kept {
     /// Samples whose series already has another value at their time; they were not kept.
     pub conflicts: usize,
-    /// Rows out of the window that retention allows; they were not kept.
-    pub too_old: usize,
+    /// Rows out of the window that retention allows, by table; they were not kept.
+    pub too_old: Vec<(Table, usize)>,
+}
+
+impl Kept {
+    /// Rows of all tables that are too old.
+    pub fn too_old_rows(&self) -> usize {
+        self.too_old.iter().map(|(_, rows)| rows).sum()
+    }
+
+    /// Rows of `table` that were not kept. Only float samples can contradict.
+    pub fn lost(&self, table: Table) -> usize {
+        let old = self.too_old.iter().filter(|(other, _)| *other == table).map(|(_, rows)| *rows).sum::<usize>();
+        old + if table == Table::Samples { self.conflicts } else { 0 }
+    }
 }
 
 /// See the module.
@@ -228,15 +241,22 @@ impl Ingest {
             self.followers.acknowledged(tenant, &batch);
         }
         let conflicts = appended.conflicts.len();
-        self.telemetry.kept(protocol, rows.saturating_sub(conflicts), conflicts + too_old);
-        Ok(Kept { conflicts, too_old })
+        let kept = Kept { conflicts, too_old };
+        self.telemetry.kept(protocol, rows.saturating_sub(conflicts), conflicts + kept.too_old_rows());
+        Ok(kept)
     }
 
-    fn within_retention(&self, batch: Batch) -> Result<(Batch, usize)> {
-        match self.past_limit(batch.signal) {
-            Some(limit) => batch.keep_in(TimeRange::new(limit.0, i64::MAX)),
-            None => Ok((batch, 0)),
+    /// The rows that are young enough, and how many of each table are not.
+    fn within_retention(&self, batch: Batch) -> Result<(Batch, Vec<(Table, usize)>)> {
+        let Some(limit) = self.past_limit(batch.signal) else { return Ok((batch, Vec::new())) };
+        let before: Vec<(Table, usize)> = batch.facts.iter().map(|(table, rows)| (*table, rows.num_rows())).collect();
+        let (batch, dropped) = batch.keep_in(TimeRange::new(limit.0, i64::MAX))?;
+        if dropped == 0 {
+            return Ok((batch, Vec::new()));
         }
+        let left = |table: Table| batch.table(table).map_or(0, |rows| rows.num_rows());
+        let too_old = before.into_iter().map(|(table, rows)| (table, rows - left(table))).collect();
+        Ok((batch, too_old))
     }
 }
 

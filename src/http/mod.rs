@@ -91,7 +91,7 @@ fn prometheus_routes() -> Router<SharedApp> {
         .route("/api/v1/read", post(|| not_there_yet("remote read (/api/v1/read)")))
         .route("/api/v1/sql", any(|| not_there_yet("SQL (/api/v1/sql)")))
         .route("/api/v1/admin/tsdb/{action}", any(|| not_there_yet("administration (/api/v1/admin/tsdb)")))
-        .layer(middleware::from_fn(preflight));
+        .layer(middleware::from_fn(any_origin));
     read.route("/api/v1/write", post(write::write)).route("/federate", get(|| not_there_yet_text("/federate")))
 }
 
@@ -177,18 +177,22 @@ async fn not_there_yet_text(endpoint: &'static str) -> error::TextError {
     error::TextError::not_there_yet(endpoint)
 }
 
-/// Browsers ask before they send to another origin; the API has no cookies, so any may.
-async fn preflight(request: Request, next: Next) -> Response {
-    if request.method() != Method::OPTIONS {
-        return next.run(request).await;
+/// Browsers ask before they send to another origin, and look at the answer's headers before a page may read it; the API
+/// has no cookies, so any may.
+async fn any_origin(request: Request, next: Next) -> Response {
+    let asked = request.method() == Method::OPTIONS;
+    let from_page = asked || request.headers().contains_key(header::ORIGIN);
+    let mut response = if asked { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    if from_page {
+        let headers = [
+            (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, "Accept, Authorization, Content-Type, Origin"),
+            (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Date"),
+        ];
+        response.headers_mut().extend(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
     }
-    let headers = [
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "Accept, Authorization, Content-Type, Origin"),
-        (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Date"),
-    ];
-    (StatusCode::NO_CONTENT, headers).into_response()
+    response
 }
 
 /// Counts and times every request by its route.

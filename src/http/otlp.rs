@@ -184,7 +184,7 @@ async fn keep<E: Export>(
     let items = i64::try_from(decoded.rejected).unwrap_or(i64::MAX);
     let mut refused = Refused { items, message: decoded.message };
     refused.add(kept.conflicts, "data points have a time at which their series already has another value");
-    refused.add(kept.too_old, "items are older than the retention");
+    refused.add(kept.too_old_rows(), "items are older than the retention");
     Ok(refused)
 }
 

@@ -13,6 +13,8 @@ pub mod error;
 pub mod head;
 pub mod index;
 pub mod inspect;
+#[cfg(test)]
+mod kept;
 pub mod model;
 pub mod paths;
 pub mod scan;

@@ -19,9 +19,14 @@ async fn deltalake_and_duckdb_find_the_rows_of_our_apis_in_all_tables() {
     let sent =
         run_client(&python, "otel_send.py", &["--protocol", "grpc", "--endpoint", &endpoint, "--service", SERVICE]);
     let start_ns = sent["logs"][0]["ts_ns"].as_i64().expect("a time");
+    server.flush().await;
     send_exemplar(&server, start_ns).await;
     server.flush().await;
-    check(&server, &python, &sent).await;
+    let flushed = check(&server, &python, &sent).await;
+    let (status, text) = server.post(&server.url("/-/compact"), &[], "").await;
+    assert!((200..300).contains(&status), "{status} {text}");
+    let compacted = check(&server, &python, &sent).await;
+    assert!(compacted < flushed, "files of samples: {flushed} before compaction, {compacted} after");
     documented_way(&server, &python);
 }
 
@@ -41,7 +46,8 @@ async fn send_exemplar(server: &Server, ns: i64) {
     assert_eq!(status, 200, "{text}");
 }
 
-async fn check(server: &Server, python: &std::path::Path, sent: &Value) {
+/// Compares all tables; returns how many files `samples` has.
+async fn check(server: &Server, python: &std::path::Path, sent: &Value) -> u64 {
     let tenant = server.data().join("store/default").display().to_string();
     let read = run_client(python, "read_tables.py", &["--tenant", &tenant]);
     for (table, rows) in read["counts"].as_object().expect("a map") {
@@ -73,6 +79,7 @@ async fn check(server: &Server, python: &std::path::Path, sent: &Value) {
         .iter()
         .map(|span| row_text(&json!([SERVICE, span["trace_id"], span["span_id"], span["name"], span["start_ns"]])));
     assert_eq!(found, expected.collect());
+    read["files"]["samples"].as_u64().expect("a number")
 }
 
 /// A row as text, so that rows can be compared as sets; numbers by value.

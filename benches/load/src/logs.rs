@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tercet_load::data;
 use tokio::task::JoinSet;
 
 use super::Options;
 use super::report::{Report, now_ns};
 
-const SERVICES: usize = 12;
 /// Requests a second.
 const REQUESTS_PER_SECOND: usize = 10;
 
@@ -33,7 +33,7 @@ pub async fn send(options: &Options, run: &str, client: &reqwest::Client, report
     let mut tick = 0u32;
     while begun.elapsed() < options.duration {
         let first_ns = now_ns();
-        let body = body(run, number, per_request, first_ns);
+        let body = data::loki_push(run, number, per_request, first_ns);
         number += per_request as u64;
         sent.range_ns = Some((sent.range_ns.map_or(first_ns, |range| range.0), first_ns + per_request as u64));
         let request = client
@@ -55,39 +55,6 @@ pub async fn send(options: &Options, run: &str, client: &reqwest::Client, report
         sent.lines += lines? as u64;
     }
     Ok(sent)
-}
-
-fn body(run: &str, number: u64, lines: usize, first_ns: u64) -> String {
-    let streams: Vec<serde_json::Value> = (0..SERVICES.min(lines))
-        .map(|service| {
-            let values: Vec<serde_json::Value> = (service..lines)
-                .step_by(SERVICES)
-                .map(|i| {
-                    let (ts, n) = (first_ns + i as u64, number + i as u64);
-                    serde_json::json!([ts.to_string(), line(service, n), { "trace_id": format!("{n:032x}") }])
-                })
-                .collect();
-            let labels = serde_json::json!({ "job": "load", "run": run, "service": format!("service-{service}") });
-            serde_json::json!({ "stream": labels, "values": values })
-        })
-        .collect();
-    serde_json::json!({ "streams": streams }).to_string()
-}
-
-fn line(service: usize, n: u64) -> String {
-    let (status, took) = (if n.is_multiple_of(50) { 500 } else { 200 }, n % 997);
-    let level = if status == 500 { "error" } else { "info" };
-    match service % 3 {
-        0 => format!(
-            r#"{{"level":"{level}","method":"GET","path":"/api/items/{}","status":{status},"took_ms":{took},"n":{n}}}"#,
-            n % 300
-        ),
-        1 => format!(
-            "level={level} msg=\"request served\" path=/api/items/{} status={status} took={took}ms n={n}",
-            n % 300
-        ),
-        _ => format!("10.0.{}.{} - GET /api/items/{} {status} {took} {level} n={n}", n % 250, n % 199, n % 300),
-    }
 }
 
 /// Sends; returns `items` if the server acknowledged them, else 0.

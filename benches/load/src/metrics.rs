@@ -4,44 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
-use prost::Message;
+use tercet_load::data;
 
 use super::Options;
 use super::report::{Report, now_ns};
 
 /// Series of one request, as a Prometheus shard sends them.
 const SERIES_PER_REQUEST: usize = 2_000;
-
-/// `prometheus.WriteRequest`, as far as it is sent here.
-#[derive(Clone, PartialEq, Message)]
-struct WriteRequest {
-    #[prost(message, repeated, tag = "1")]
-    timeseries: Vec<TimeSeries>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TimeSeries {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<Label>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<Sample>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Label {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Sample {
-    #[prost(double, tag = "1")]
-    value: f64,
-    #[prost(int64, tag = "2")]
-    timestamp: i64,
-}
 
 /// What was acknowledged: times of rounds (ms) and, for each, the number of series.
 pub struct Sent {
@@ -65,7 +34,7 @@ pub async fn send(options: &Options, run: &str, client: &reqwest::Client, report
         let done: Vec<usize> = futures::stream::iter(groups)
             .map(|from| {
                 let to = (from + SERIES_PER_REQUEST).min(options.series);
-                push(options, client, &report, body(run, from..to, stamp, round), to - from)
+                push(options, client, &report, data::remote_write(run, from..to, stamp, round), to - from)
             })
             .buffer_unordered(options.connections)
             .collect()
@@ -79,31 +48,8 @@ pub async fn send(options: &Options, run: &str, client: &reqwest::Client, report
     Ok(sent)
 }
 
-fn body(run: &str, series: std::ops::Range<usize>, timestamp: i64, round: u32) -> anyhow::Result<Vec<u8>> {
-    let label = |name: &str, value: String| Label { name: name.to_owned(), value };
-    let timeseries = series
-        .map(|n| TimeSeries {
-            labels: vec![
-                label("__name__", format!("load_metric_{}_total", n % 50)),
-                label("host", format!("host-{}", n / 500)),
-                label("job", "load".to_owned()),
-                label("run", run.to_owned()),
-                label("series", n.to_string()),
-            ],
-            samples: vec![Sample { value: f64::from(round) * (n % 7 + 1) as f64, timestamp }],
-        })
-        .collect();
-    Ok(snap::raw::Encoder::new().compress_vec(&WriteRequest { timeseries }.encode_to_vec())?)
-}
-
-async fn push(
-    options: &Options,
-    client: &reqwest::Client,
-    report: &Report,
-    body: anyhow::Result<Vec<u8>>,
-    samples: usize,
-) -> usize {
-    let body = match body {
+async fn push(options: &Options, client: &reqwest::Client, report: &Report, message: Vec<u8>, samples: usize) -> usize {
+    let body = match snap::raw::Encoder::new().compress_vec(&message) {
         Ok(body) => body,
         Err(error) => {
             report.failed(error.to_string());

@@ -5,18 +5,13 @@ use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use tercet_load::data;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use super::Options;
 use super::report::{Report, now_ns};
 
-/// Spans of one trace.
-pub const SPANS_PER_TRACE: usize = 10;
-const SERVICES: [&str; 4] = ["api", "broker", "gpu-worker", "postgres"];
 const REQUESTS_PER_SECOND: usize = 5;
 
 /// What was acknowledged.
@@ -47,7 +42,7 @@ pub async fn send(options: &Options, run: &str, report: Arc<Report>) -> anyhow::
         let ids: Vec<[u8; 16]> = (0..per_request as u128).map(|i| (seed | (number + i + 1)).to_be_bytes()).collect();
         number += per_request as u128;
         sent.range_ns = Some((sent.range_ns.map_or(now, |range| range.0), now + 1_000_000_000));
-        in_flight.spawn(export(channel.clone(), request(run, &ids, now), ids, Arc::clone(&report)));
+        in_flight.spawn(export(channel.clone(), data::traces(run, &ids, now), ids, Arc::clone(&report)));
         if in_flight.len() >= options.connections
             && let Some(ids) = in_flight.join_next().await
         {
@@ -64,12 +59,8 @@ pub async fn send(options: &Options, run: &str, report: Arc<Report>) -> anyhow::
 }
 
 fn collect(sent: &mut Sent, ids: Vec<[u8; 16]>) {
-    sent.failed += ids.iter().filter(|id| fails(**id)).count() as u64;
+    sent.failed += ids.iter().filter(|id| data::fails(**id)).count() as u64;
     sent.ids.extend(ids);
-}
-
-fn fails(id: [u8; 16]) -> bool {
-    u128::from_be_bytes(id).is_multiple_of(30)
 }
 
 async fn export(
@@ -86,7 +77,7 @@ async fn export(
                 Vec::new()
             }
             _ => {
-                report.acknowledged(ids.len() * SPANS_PER_TRACE, begun.elapsed());
+                report.acknowledged(ids.len() * data::SPANS_PER_TRACE, begun.elapsed());
                 ids
             }
         },
@@ -95,55 +86,4 @@ async fn export(
             Vec::new()
         }
     }
-}
-
-fn request(run: &str, ids: &[[u8; 16]], now: u64) -> ExportTraceServiceRequest {
-    let resource_spans = SERVICES
-        .iter()
-        .enumerate()
-        .map(|(service, name)| ResourceSpans {
-            resource: Some(Resource {
-                attributes: vec![text("service.name", name), text("load.run", run)],
-                ..Resource::default()
-            }),
-            scope_spans: vec![ScopeSpans {
-                spans: ids.iter().flat_map(|id| spans_of(*id, service, now)).collect(),
-                ..ScopeSpans::default()
-            }],
-            ..ResourceSpans::default()
-        })
-        .collect();
-    ExportTraceServiceRequest { resource_spans }
-}
-
-/// The spans of one trace that belong to one service: span `n` is the child of span `n / 2`.
-fn spans_of(id: [u8; 16], service: usize, now: u64) -> impl Iterator<Item = Span> {
-    let span_id = move |n: usize| ((n as u64 + 1) << 32 | u64::from(id[15])).to_be_bytes().to_vec();
-    (0..SPANS_PER_TRACE).filter(move |n| n % SERVICES.len() == service).map(move |n| {
-        let failed = fails(id) && n == SPANS_PER_TRACE - 1;
-        Span {
-            trace_id: id.to_vec(),
-            span_id: span_id(n),
-            parent_span_id: if n == 0 { Vec::new() } else { span_id(n / 2) },
-            name: format!("step {n}"),
-            kind: if n == 0 { 2 } else { 3 },
-            start_time_unix_nano: now + n as u64 * 1_000,
-            end_time_unix_nano: now + 20_000_000 - n as u64 * 1_000,
-            attributes: vec![text("http.request.method", "GET"), integer("step", n as i64)],
-            status: failed.then(|| Status { message: "failed".to_owned(), code: 2 }),
-            ..Span::default()
-        }
-    })
-}
-
-fn text(key: &str, value: &str) -> KeyValue {
-    attribute(key, any_value::Value::StringValue(value.to_owned()))
-}
-
-fn integer(key: &str, value: i64) -> KeyValue {
-    attribute(key, any_value::Value::IntValue(value))
-}
-
-fn attribute(key: &str, value: any_value::Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }

@@ -74,7 +74,7 @@ async fn verify_traces(ask: &Ask<'_>, run: &str, traces: &traces::Sent) -> anyho
         let resources = trace["trace"]["resourceSpans"].as_array().into_iter().flatten();
         let scopes = resources.flat_map(|resource| resource["scopeSpans"].as_array().into_iter().flatten());
         found += scopes.map(|scope| scope["spans"].as_array().map_or(0, Vec::len) as u64).sum::<u64>();
-        wanted += traces::SPANS_PER_TRACE as u64;
+        wanted += tercet_load::data::SPANS_PER_TRACE as u64;
     }
     let (first, last) = traces.range_ns.context("traces were sent without a time")?;
     let query = format!(r#"{{ resource.load.run = "{run}" && status = error }}"#);

@@ -8,10 +8,12 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use proto::compress::{Encoding, decompress};
 use proto::remote_write::{Written, decode_v1, decode_v2};
+use storage::Table;
 
 use crate::app::{App, SharedApp};
 use crate::http::error::TextError;
 use crate::http::params::{TenantId, content_encoding};
+use crate::ingest::Kept;
 use crate::telemetry::Protocol;
 
 /// The media type of both versions.
@@ -91,9 +93,17 @@ async fn receive(
         }
     };
     add(kept.conflicts, "duplicate sample for timestamp: the series already has another value at that time");
-    add(kept.too_old, "out of bounds: older than the retention of metrics");
-    let lost = kept.conflicts + kept.too_old;
-    Ok((Written { samples: decoded.written.samples.saturating_sub(lost), ..decoded.written }, reasons))
+    add(kept.too_old_rows(), "out of bounds: older than the retention of metrics");
+    Ok((stored(&decoded.written, &kept), reasons))
+}
+
+/// What of the decoded was stored, for senders that count.
+fn stored(decoded: &Written, kept: &Kept) -> Written {
+    Written {
+        samples: decoded.samples.saturating_sub(kept.lost(Table::Samples)),
+        histograms: decoded.histograms.saturating_sub(kept.lost(Table::Histograms)),
+        exemplars: decoded.exemplars.saturating_sub(kept.lost(Table::Exemplars)),
+    }
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, TextError> {
@@ -158,6 +168,14 @@ mod tests {
         {
             assert!(of(wrong).expect_err("refused").contains("prometheus.WriteRequest"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_lost_is_counted_off_its_own_kind() {
+        let decoded = Written { samples: 10, histograms: 5, exemplars: 3 };
+        let too_old = vec![(Table::Samples, 1), (Table::Histograms, 2), (Table::Exemplars, 3)];
+        let kept = Kept { conflicts: 4, too_old };
+        assert_eq!(stored(&decoded, &kept), Written { samples: 5, histograms: 3, exemplars: 0 });
     }
 
     #[test]

@@ -1,0 +1,3 @@
+//! What the load generator and the benches share: the data that they send.
+
+pub mod data;
