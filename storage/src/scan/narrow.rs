@@ -17,6 +17,7 @@ use parquet::schema::types::SchemaDescriptor;
 use super::repeats::Overlap;
 use super::{Conjunct, ScanRequest};
 use crate::error::Result;
+use crate::model::span::TraceId;
 use crate::signal::Table;
 
 /// What a request will test, sorted into steps.
@@ -69,8 +70,15 @@ impl Narrowing {
         Self { table, steps: steps.into_iter().map(Arc::new).collect() }
     }
 
-    /// The tests as the Parquet reader runs them; rows in `overlap` are spared tests in which repeats may differ.
-    pub(super) fn filter(&self, schema: &SchemaDescriptor, overlap: &Arc<Overlap>) -> Option<RowFilter> {
+    /// The tests as the Parquet reader runs them, of spans of `traces` (ascending) only, if given; rows in `overlap` are
+    /// spared tests in which repeats may differ.
+    pub(super) fn filter(
+        &self,
+        schema: &SchemaDescriptor,
+        overlap: &Arc<Overlap>,
+        traces: Option<Arc<Vec<TraceId>>>,
+    ) -> Option<RowFilter> {
+        let of_traces = traces.and_then(|traces| in_traces(schema, traces));
         let predicate = |step: &Arc<Step>| -> Box<dyn ArrowPredicate> {
             let (step, table, overlap) = (Arc::clone(step), self.table, Arc::clone(overlap));
             let spares = !step.same_for_repeats && !overlap.is_empty();
@@ -89,7 +97,8 @@ impl Narrowing {
                 Ok(BooleanArray::new(passed, None))
             }))
         };
-        (!self.steps.is_empty()).then(|| RowFilter::new(self.steps.iter().map(predicate).collect()))
+        let predicates: Vec<_> = of_traces.into_iter().chain(self.steps.iter().map(predicate)).collect();
+        (!predicates.is_empty()).then(|| RowFilter::new(predicates))
     }
 
     /// The conjuncts that may prove that pages hold no wanted row, although another source holds rows of `overlap`.
@@ -110,6 +119,28 @@ impl Step {
         }
         Ok(passed)
     }
+}
+
+/// Keeps the spans of `traces`.
+fn in_traces(schema: &SchemaDescriptor, traces: Arc<Vec<TraceId>>) -> Option<Box<dyn ArrowPredicate>> {
+    let place = (Table::Spans.spec().schema)().index_of("trace_id").ok()?;
+    let mask = ProjectionMask::roots(schema, [place]);
+    Some(Box::new(ArrowPredicateFn::new(mask, move |rows: RecordBatch| {
+        let Some(ids) = rows.columns().first().and_then(|ids| ids.as_binary_opt::<i32>()) else {
+            return Ok(BooleanArray::new(BooleanBuffer::new_set(rows.num_rows()), None));
+        };
+        // Rows and traces ascend alike: each id is looked for behind the one before.
+        let mut from = 0;
+        let passed = BooleanBuffer::collect_bool(ids.len(), |row| {
+            let id = ids.value(row);
+            let rest = traces.get(from..).unwrap_or(&[]);
+            if rest.first().is_none_or(|next| next.as_slice() < id) {
+                from += rest.partition_point(|trace| trace.as_slice() < id);
+            }
+            traces.get(from).is_some_and(|trace| trace.as_slice() == id)
+        });
+        Ok(BooleanArray::new(passed, None))
+    })))
 }
 
 /// The group and the time of rows.

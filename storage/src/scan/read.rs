@@ -82,7 +82,7 @@ struct Wanted {
     table: Table,
     bounds: Bounds,
     ranks: Ranks,
-    traces: Option<Vec<TraceId>>,
+    traces: Option<Arc<Vec<TraceId>>>,
     /// Places in the table's schema; `None`: all.
     columns: Option<Vec<usize>>,
     asked: Asked,
@@ -116,7 +116,7 @@ impl Wanted {
                 let mut traces = traces.as_ref().clone();
                 traces.sort_unstable();
                 traces.dedup();
-                Some(traces)
+                Some(Arc::new(traces))
             }
             _ => None,
         };
@@ -216,7 +216,9 @@ impl BlockSource {
             return Ok(stream::empty().boxed());
         }
         let overlap = Arc::new(overlap);
-        let filter = wanted.narrowing.filter(opened.file_columns(), &overlap);
+        // A few traces lie in a few pages, which are read at once.
+        let many = wanted.traces.as_ref().filter(|traces| traces.len() > BLOOM_LOOKUPS_MAX);
+        let filter = wanted.narrowing.filter(opened.file_columns(), &overlap, many.map(Arc::clone));
         let hashed = wanted.asked.hashes && !overlap.is_empty();
         let rows = match hashed {
             true => opened.numbered_rows(&ranges, wanted.columns.as_deref(), filter)?,

@@ -231,6 +231,24 @@ async fn whole_tables_come_back() {
 }
 
 #[tokio::test]
+async fn many_traces_are_read_by_their_ids() {
+    let mut noise = Noise(5);
+    let batches: Vec<Batch> = (0..2).map(|_| batch(Table::Spans, 6_000, 700, &mut noise)).collect();
+    let tables = tables_of(Table::Spans, &batches).await;
+    let memory = MemoryScan::new(batches);
+    // Among them some that no block has.
+    let traces: Vec<TraceId> = (0..1_400).step_by(5).map(trace).collect();
+    assert!(traces.len() > BLOOM_LOOKUPS_MAX);
+    let request = ScanRequest {
+        traces: Some(Arc::new(traces)),
+        ..ScanRequest::all(Table::Spans, TimeRange::new(-NS_PER_DAY / 2, NS_PER_DAY))
+    };
+    let (found, expected) = (scan_blocks(&tables, &request).await, scan_memory(&memory, &request).await);
+    assert!(expected.num_rows() > 0);
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
 async fn rows_that_fail_a_test_are_left_out() {
     let mut noise = Noise(11);
     for (table, conjunct) in [
