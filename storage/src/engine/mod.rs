@@ -168,7 +168,9 @@ impl Engine {
         let wake = Arc::new(Notify::new());
         let start =
             Start { config: &config, clock: &clock, reader: &reader, wake: &wake, disk: &disk, writer: &writer };
-        let started = futures::future::try_join_all(Signal::ALL.map(|signal| start.lane(signal))).await?;
+        // All are waited for, also when one fails: a replay that went on would meet the segments of the next try to open.
+        let started = futures::future::join_all(Signal::ALL.map(|signal| start.lane(signal))).await;
+        let started: Vec<(Arc<Lane>, bool)> = started.into_iter().collect::<Result<_>>()?;
         let behind: Vec<Arc<Lane>> =
             started.iter().filter(|(_, behind)| *behind).map(|(lane, _)| Arc::clone(lane)).collect();
         let lanes = started.into_iter().map(|(lane, _)| lane).collect();
