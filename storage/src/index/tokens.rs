@@ -533,6 +533,51 @@ mod tests {
         assert_eq!(hex::encode(builder.finish()), PINNED);
     }
 
+    /// Figures, not checks: run by hand, in a release build.
+    #[test]
+    #[ignore = "a measurement"]
+    fn built_and_asked() {
+        let mut noise = 1_u64;
+        let mut random = || {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            noise >> 16
+        };
+        let mut line = |n: u64| {
+            let (path, took, id) = (random() % 500_000, random() % 100_000, random());
+            format!(
+                "{{\"ts\":\"2026-01-05T10:00:00.{:06}Z\",\"level\":\"info\",\"msg\":\"order stored for user u-{}\",\
+                 \"path\":\"/api/v1/order/{path}\",\"took_us\":{took},\"request_id\":\"{id:016x}{:016x}\"}}",
+                n % 1_000_000,
+                random() % 80_000,
+                random(),
+            )
+        };
+        let rows = entries((0..200 * RANGE_ROWS as u64).map(&mut line));
+        let bytes = rows.column(2).as_string::<i32>().value_data().len();
+        let started = std::time::Instant::now();
+        let mut builder = Builder::default();
+        builder.extend_from(&rows).expect("builds");
+        let built = builder.finish();
+        let took = started.elapsed().as_secs_f64();
+        eprintln!(
+            "{:.2} % of the lines, {:.0} MB/s",
+            built.len() as f64 * 100.0 / bytes as f64,
+            bytes as f64 / 1e6 / took
+        );
+        let filter = TokenFilter::decode(built).expect("decodes");
+        for needle in
+            ["feedfacecafebeef0123456789abcdef", "feedfacecafe", "feedface", "deadlock", "nection refu", "order stored"]
+        {
+            let started = std::time::Instant::now();
+            let rows: u64 = candidates(&filter, contains(needle)).iter().map(|(from, to)| to - from).sum();
+            let took = started.elapsed().as_micros();
+            eprintln!(
+                "{needle}: {:.1} % of the rows may hold it, {took} us",
+                rows as f64 * 100.0 / filter.rows() as f64
+            );
+        }
+    }
+
     const PINNED: &str = "54544f4b010000000100000000000000010000000100012004001001db2e6fdd";
 
     proptest! {
