@@ -20,10 +20,11 @@ use storage::clock::Clock;
 use storage::engine::Appended;
 use storage::model::tenant::Tenant;
 use storage::model::time::{TimeRange, TimestampMs, TimestampNs};
+use storage::retention::RetentionPolicy;
 use storage::{Batch, Engine, Error, Kind, Result, Signal, Table};
 use tokio::sync::Semaphore;
 
-use crate::config::{Config, Retention};
+use crate::config::Config;
 use crate::generated::Generated;
 use crate::tails::Tails;
 use crate::telemetry::{Protocol, Telemetry};
@@ -71,7 +72,7 @@ pub struct Ingest {
     memory: Arc<Share>,
     stall_max: Duration,
     decoders: Semaphore,
-    retention: Retention,
+    retention: RetentionPolicy,
     future_max_ns: i64,
     clock: Arc<dyn Clock>,
     telemetry: Arc<Telemetry>,
@@ -117,7 +118,7 @@ impl Ingest {
             memory: Arc::clone(&budget.bodies),
             stall_max: STALL_MAX,
             decoders: Semaphore::new(cores),
-            retention: config.retention,
+            retention: config.retention_policy(),
             future_max_ns: config.ingest.future_max.as_ns(),
             clock,
             telemetry,
@@ -136,12 +137,10 @@ impl Ingest {
         self.future_limit().to_ms()
     }
 
-    /// The earliest time of `signal` that is taken; `None`: any.
-    pub fn past_limit(&self, signal: Signal) -> Option<TimestampNs> {
-        let kept = [self.retention.metrics, self.retention.logs, self.retention.traces];
-        let position = Signal::ALL.iter().position(|s| *s == signal)?;
-        let span = *kept.get(position)?;
-        (!span.is_zero()).then(|| TimestampNs(self.clock.now().0.saturating_sub(span.as_ns())))
+    /// The earliest time of `signal` that is taken of `tenant`: some of its data is kept so long. `None`: any.
+    pub fn past_limit(&self, signal: Signal, tenant: &Tenant) -> Option<TimestampNs> {
+        let age = i64::try_from(self.retention.age_max(signal, Some(tenant))?.as_nanos()).unwrap_or(i64::MAX);
+        Some(TimestampNs(self.clock.now().0.saturating_sub(age)))
     }
 
     /// Reads a body of at most `limit_bytes`; a larger one is [`Kind::Limit`], no memory for it is [`Kind::Busy`].
@@ -232,7 +231,7 @@ impl Ingest {
         if self.read_only {
             return Err(Error::new(Kind::Fenced, "this Tercet only reads (`read_only`): send to the one that writes"));
         }
-        let (batch, too_old) = self.within_retention(batch)?;
+        let (batch, too_old) = self.within_retention(tenant, batch)?;
         let rows = batch.rows();
         self.resize(&mut held, batch.bytes())?;
         let wanted = self.followers.wanted(tenant, &batch);
@@ -247,8 +246,8 @@ impl Ingest {
     }
 
     /// The rows that are young enough, and how many of each table are not.
-    fn within_retention(&self, batch: Batch) -> Result<(Batch, Vec<(Table, usize)>)> {
-        let Some(limit) = self.past_limit(batch.signal) else { return Ok((batch, Vec::new())) };
+    fn within_retention(&self, tenant: &Tenant, batch: Batch) -> Result<(Batch, Vec<(Table, usize)>)> {
+        let Some(limit) = self.past_limit(batch.signal, tenant) else { return Ok((batch, Vec::new())) };
         let before: Vec<(Table, usize)> = batch.facts.iter().map(|(table, rows)| (*table, rows.num_rows())).collect();
         let (batch, dropped) = batch.keep_in(TimeRange::new(limit.0, i64::MAX))?;
         if dropped == 0 {

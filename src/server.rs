@@ -138,6 +138,11 @@ async fn open_engine(app: &SharedApp) -> Result<Arc<Engine>, Failure> {
         },
         disk_cache_bytes_max: storage.disk_cache_bytes_max.0,
         writer_id: some(&storage.writer_id),
+        retention: config.retention_policy(),
+        upkeep_interval: storage.upkeep_interval.0,
+        vacuum_interval: storage.vacuum_interval.0,
+        vacuum_grace: storage.vacuum_grace.0,
+        orphan_grace: storage.orphan_grace.0,
         ..EngineConfig::new(&config.data, config.store_url())
     };
     loop {

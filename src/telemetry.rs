@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use generator::Counts;
 use parking_lot::Mutex;
-use storage::engine::{EngineStats, SignalStats};
+use storage::engine::{EngineStats, SignalStats, UpkeepStats};
 use storage::store::{Calls, Cause, DiskCacheStats};
 
 use crate::app::{App, Phase};
@@ -141,7 +141,9 @@ impl Telemetry {
             out.histogram("tercet_http_request_duration_seconds", &labels, durations);
         }
         if let Ok(engine) = app.engine() {
-            out.engine(&engine.stats());
+            let stats = engine.stats();
+            out.engine(&stats);
+            out.upkeep(&stats.upkeep);
             out.store(engine.store().calls());
             if let Some(cache) = engine.store().cache() {
                 out.disk_cache(&cache.stats());
@@ -327,6 +329,33 @@ impl Exposition {
             for cause in Cause::ALL {
                 self.sample(name, &[("cause", cause.name())], pick(calls.bytes(cause)) as f64);
             }
+        }
+    }
+
+    fn upkeep(&mut self, stats: &UpkeepStats) {
+        let families = [
+            ("tercet_deletes_made_total", "Delete requests made.", stats.deletes_made),
+            ("tercet_deletes_done_total", "Delete requests whose rows are gone.", stats.deletes_done),
+            (
+                "tercet_dropped_blocks_total",
+                "Blocks that went whole: too old, too much or deleted.",
+                stats.dropped_blocks,
+            ),
+            ("tercet_dropped_bytes_total", "Their bytes.", stats.dropped_bytes),
+            (
+                "tercet_rewritten_blocks_total",
+                "Blocks written again without rows that must go.",
+                stats.rewritten_blocks,
+            ),
+            ("tercet_removed_rows_total", "Rows that they lost.", stats.removed_rows),
+            ("tercet_vacuumed_objects_total", "Objects deleted because nobody needs them.", stats.vacuumed_objects),
+            ("tercet_vacuumed_bytes_total", "Their bytes.", stats.vacuumed_bytes),
+            ("tercet_upkeep_rounds_total", "Rounds of upkeep that ended well.", stats.rounds),
+            ("tercet_upkeep_errors_total", "Rounds of upkeep that failed and are tried again.", stats.errors),
+        ];
+        for (name, help, value) in families {
+            self.family(name, "counter", help);
+            self.sample(name, &[], value as f64);
         }
     }
 

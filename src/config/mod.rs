@@ -8,6 +8,7 @@
 //! 2. An unknown key or variable is an error that names the nearest known one.
 
 pub mod memory;
+pub mod retention;
 mod settings;
 mod source;
 pub mod units;
@@ -20,6 +21,10 @@ use proto::otlp::metrics::OtlpMetricsSettings;
 use storage::budget::{Budget, Wanted};
 
 use memory::MemoryLimit;
+use storage::Signal;
+use storage::retention::RetentionPolicy;
+
+use retention::Rules;
 pub use source::Environment;
 use source::Raw;
 use units::{Size, Span};
@@ -59,7 +64,7 @@ impl fmt::Display for Listen {
 }
 
 /// How long each signal is kept; zero is for ever.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Retention {
     /// Samples, histograms, exemplars.
     pub metrics: Span,
@@ -67,6 +72,8 @@ pub struct Retention {
     pub logs: Span,
     /// Spans.
     pub traces: Span,
+    /// Exceptions, which come first.
+    pub rules: Rules,
 }
 
 /// The memory budget. Each share is at most its part of the limit, see [`Budget`].
@@ -109,6 +116,14 @@ pub struct StorageSettings {
     pub request_timeout: Span,
     /// Longest run of tries of one request.
     pub request_deadline: Span,
+    /// How often tables are looked at for what is too old, too much or deleted.
+    pub upkeep_interval: Span,
+    /// How often a table is listed for files that nobody needs.
+    pub vacuum_interval: Span,
+    /// How long a file stays after a commit removed it.
+    pub vacuum_grace: Span,
+    /// How long a file stays that no commit named.
+    pub orphan_grace: Span,
     /// Name of this writer in the tables; empty: a random one, kept in the data folder.
     pub writer_id: String,
 }
@@ -152,6 +167,8 @@ pub struct PrometheusSettings {
     pub evaluation_interval: Span,
     /// Samples one query may hold.
     pub samples_max: usize,
+    /// Whether series may be deleted over HTTP.
+    pub admin_api: bool,
 }
 
 /// The Loki side.
@@ -175,6 +192,8 @@ pub struct LokiSettings {
     pub max_entries_limit_per_query: usize,
     /// Most series of a metric answer.
     pub max_query_series: usize,
+    /// Whether entries may be deleted over HTTP.
+    pub deletion: bool,
 }
 
 /// The Tempo side.
@@ -285,7 +304,12 @@ impl Default for Config {
             read_only: false,
             tenancy: false,
             shutdown_grace: Span::seconds(25),
-            retention: Retention { metrics: Span::days(30), logs: Span::days(30), traces: Span::days(14) },
+            retention: Retention {
+                metrics: Span::days(30),
+                logs: Span::days(30),
+                traces: Span::days(14),
+                rules: Rules::default(),
+            },
             memory: MemorySettings::default(),
             storage: StorageSettings {
                 flush_age_max: Span::seconds(600),
@@ -298,6 +322,10 @@ impl Default for Config {
                 disk_cache_bytes_max: Size::mib(2048),
                 request_timeout: Span::seconds(30),
                 request_deadline: Span::seconds(60),
+                upkeep_interval: Span::seconds(300),
+                vacuum_interval: Span::seconds(3600),
+                vacuum_grace: Span::seconds(3600),
+                orphan_grace: Span::days(1),
                 writer_id: String::new(),
             },
             ingest: IngestSettings {
@@ -318,6 +346,7 @@ impl Default for Config {
                 lookback: Span::seconds(300),
                 evaluation_interval: Span::seconds(60),
                 samples_max: 50_000_000,
+                admin_api: false,
             },
             loki: LokiSettings {
                 timeout: Span::seconds(60),
@@ -329,6 +358,7 @@ impl Default for Config {
                 max_label_names_per_series: 15,
                 max_entries_limit_per_query: 5000,
                 max_query_series: 500,
+                deletion: true,
             },
             tempo: TempoSettings::default(),
             traces: TracesSettings {
@@ -362,9 +392,16 @@ impl Config {
         Budget::new(limit.of(allowed_bytes), &wanted)
     }
 
+    /// How long what is kept.
+    pub fn retention_policy(&self) -> RetentionPolicy {
+        let Retention { metrics, logs, traces, rules } = &self.retention;
+        let ages = [(Signal::Metrics, *metrics), (Signal::Logs, *logs), (Signal::Traces, *traces)];
+        RetentionPolicy { rules: rules.policy().into_iter().chain(retention::plain(ages)).collect() }
+    }
+
     /// Limits of log entries, pushed or exported.
     pub fn push_limits(&self) -> PushLimits {
-        let kept = (!self.retention.logs.is_zero()).then_some(self.retention.logs.0);
+        let kept = self.retention_policy().age_max(Signal::Logs, None);
         let asked = self.loki.reject_old_samples.then_some(self.loki.reject_old_samples_max_age.0);
         PushLimits {
             // What is kept for ever is never too old.
@@ -407,6 +444,9 @@ impl Config {
             return Err(Error::new(
                 "`traces.generator_interval` cannot be 0: use 15s, or switch `traces.metrics_generator` off",
             ));
+        }
+        if self.storage.orphan_grace < self.storage.vacuum_grace {
+            return Err(Error::new("`storage.orphan_grace` cannot be shorter than `storage.vacuum_grace`"));
         }
         if self.store.starts_with("memory:") && self.read_only {
             return Err(Error::new("`read_only` needs a `store` that another process can fill, not memory://"));

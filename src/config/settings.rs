@@ -12,6 +12,7 @@ use proto::otlp::metrics::TranslationStrategy;
 use storage::model::value::string_text;
 
 use super::memory::MemoryLimit;
+use super::retention::Rules;
 use super::source::{Raw, variable};
 use super::units::{Size, Span, parse_duration_ms};
 use super::{Config, Listen};
@@ -42,7 +43,8 @@ macro_rules! rows {
                 doc: "How long all three signals are kept, such as 90d; 0 keeps everything.",
                 set: |config, raw| {
                     let span = Span::read(raw)?;
-                    config.retention = super::Retention { metrics: span, logs: span, traces: span };
+                    let super::Retention { metrics, logs, traces, rules: _ } = &mut config.retention;
+                    (*metrics, *logs, *traces) = (span, span, span);
                     Ok(())
                 },
                 show: |_| None,
@@ -82,6 +84,7 @@ pub static SETTINGS: &[Setting] = rows! {
     "memory.flush" => memory.flush: "Share of files that are made from data in memory; further ones wait. At most 15 % of `memory.limit`.";
     "memory.compaction" => memory.compaction: "Share of files that are being rewritten; further ones wait. At most 15 % of `memory.limit`.";
     "memory.caches" => memory.caches: "Share of what is remembered of the tables' files. At most 10 % of `memory.limit`.";
+    "retention.rules" => retention.rules: "Exceptions: a list of maps with signal, tenant, match (a list such as 'app=\"x\"'), age, bytes. The first rule that fits wins, before the ages above.";
     "storage.flush_age_max" => storage.flush_age_max: "Data older than this is moved from memory into the tables.";
     "storage.head_bytes_max" => storage.head_bytes_max: "Memory of a signal's head; a larger head is moved into the tables.";
     "storage.unflushed_bytes_max" => storage.unflushed_bytes_max: "Memory of a signal's data that no table has yet at which ingestion answers 429; a few times `head_bytes_max`.";
@@ -92,6 +95,10 @@ pub static SETTINGS: &[Setting] = rows! {
     "storage.disk_cache_bytes_max" => storage.disk_cache_bytes_max: "Disk space in `data` for what was lately read from and written to a bucket; 0 for none. A store in a folder needs none.";
     "storage.request_timeout" => storage.request_timeout: "Longest single request to a bucket.";
     "storage.request_deadline" => storage.request_deadline: "How long a request to a bucket is tried again while it fails in ways that pass.";
+    "storage.upkeep_interval" => storage.upkeep_interval: "How often the tables are looked at for what is too old, too much or deleted.";
+    "storage.vacuum_interval" => storage.vacuum_interval: "How often a table's folder is listed for files that nobody needs.";
+    "storage.vacuum_grace" => storage.vacuum_grace: "How long a file stays after the tables gave it up: longer than any query.";
+    "storage.orphan_grace" => storage.orphan_grace: "How long a file stays that no table ever named, such as one that a crash left: longer than any flush may take.";
     "storage.writer_id" => storage.writer_id: "Name of this writer in the tables. Empty: a random one, kept in the data folder.";
     "ingest.inflight_bytes_max" => ingest.inflight_bytes_max: "Share of request bodies held in memory at once; more are answered 429. At most 10 % of `memory.limit`.";
     "ingest.future_max" => ingest.future_max: "Samples and log entries further ahead of the clock than this are refused. Spans are not.";
@@ -106,6 +113,7 @@ pub static SETTINGS: &[Setting] = rows! {
     "prometheus.lookback" => prometheus.lookback: "How far an instant selector looks back for a sample.";
     "prometheus.evaluation_interval" => prometheus.evaluation_interval: "Step of subqueries that name none.";
     "prometheus.samples_max" => prometheus.samples_max: "Samples one PromQL query may hold at once.";
+    "prometheus.admin_api" => prometheus.admin_api: "Whether /api/v1/admin/tsdb deletes series. There is no authentication.";
     "loki.timeout" => loki.timeout: "Longest LogQL query.";
     "loki.reject_old_samples" => loki.reject_old_samples: "Whether entries older than `reject_old_samples_max_age` are refused. With `retention.logs` 0 none is too old.";
     "loki.reject_old_samples_max_age" => loki.reject_old_samples_max_age: "See `reject_old_samples`.";
@@ -115,6 +123,7 @@ pub static SETTINGS: &[Setting] = rows! {
     "loki.max_label_names_per_series" => loki.max_label_names_per_series: "Most labels of a log stream, service_name not counted.";
     "loki.max_entries_limit_per_query" => loki.max_entries_limit_per_query: "Most entries one log query may ask for.";
     "loki.max_query_series" => loki.max_query_series: "Most series one LogQL metric query may give.";
+    "loki.deletion" => loki.deletion: "Whether /loki/api/v1/delete deletes entries. There is no authentication.";
     "tempo.timeout" => tempo.timeout: "Longest TraceQL query.";
     "tempo.search_duration_max" => tempo.search_duration_max: "Longest range of a search; 0 allows any.";
     "tempo.search_default_range" => tempo.search_default_range: "Range of a search that names none, counted back from now.";
@@ -278,6 +287,19 @@ impl Form for Vec<String> {
 
     fn show(&self) -> Raw {
         Raw::List(self.clone())
+    }
+}
+
+impl Form for Rules {
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::List(list) if list.is_empty() => Ok(Self::default()),
+            raw => Self::parse(text(raw)?),
+        }
+    }
+
+    fn show(&self) -> Raw {
+        Raw::Text(self.show())
     }
 }
 

@@ -106,6 +106,11 @@ fn flatten(key: &str, value: &Value, depth: usize, out: &mut Vec<(String, Raw)>)
         }
         // An empty file or an empty section sets nothing.
         Value::Null => {}
+        // A list of maps is one value, which its setting reads: JSON is YAML.
+        Value::Sequence(list) if !key.is_empty() && list.iter().any(Value::is_mapping) => {
+            let text = serde_json::to_string(value).map_err(|e| Error::new(format!("`{key}` cannot be read: {e}")))?;
+            out.push((key.to_owned(), Raw::Text(text)));
+        }
         Value::Sequence(list) if !key.is_empty() => {
             let list = list.iter().map(|item| scalar(key, item)).collect::<Result<_, _>>()?;
             out.push((key.to_owned(), Raw::List(list)));

@@ -230,6 +230,12 @@ impl PrometheusError {
         let message = format!("{endpoint} is not supported by Tercet yet");
         Self { status: StatusCode::NOT_IMPLEMENTED, error_type: "not_implemented", message }
     }
+
+    /// The endpoints of administration are switched off.
+    pub fn admin_off() -> Self {
+        let message = "admin APIs disabled".to_owned();
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, error_type: "unavailable", message }
+    }
 }
 
 impl From<query::Error> for PrometheusError {

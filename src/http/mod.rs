@@ -65,7 +65,7 @@ fn finish(routes: Router<SharedApp>, app: &SharedApp) -> Router {
 }
 
 fn prometheus_routes() -> Router<SharedApp> {
-    use prometheus::{labels, query, status, write};
+    use prometheus::{admin, labels, query, status, write};
     let read = Router::new()
         .route("/api/v1/query", get(query::instant).post(query::instant))
         .route("/api/v1/query_range", get(query::range).post(query::range))
@@ -90,14 +90,15 @@ fn prometheus_routes() -> Router<SharedApp> {
         .route("/api/v1/status/walreplay", get(status::walreplay))
         .route("/api/v1/read", post(|| not_there_yet("remote read (/api/v1/read)")))
         .route("/api/v1/sql", any(|| not_there_yet("SQL (/api/v1/sql)")))
-        .route("/api/v1/admin/tsdb/{action}", any(|| not_there_yet("administration (/api/v1/admin/tsdb)")))
+        .route("/api/v1/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
+        .route("/api/v1/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))
+        .route("/api/v1/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .layer(middleware::from_fn(any_origin));
     read.route("/api/v1/write", post(write::write)).route("/federate", get(|| not_there_yet_text("/federate")))
 }
 
 fn loki_routes() -> Router<SharedApp> {
-    use loki::{fields, labels, push, query, status, tail, volume};
-    let both = |path: &'static str| any(move || not_there_yet_text(path));
+    use loki::{delete, fields, labels, push, query, status, tail, volume};
     Router::new()
         .route("/loki/api/v1/push", post(push::push))
         .route("/loki/api/v1/query", get(query::instant).post(query::instant))
@@ -113,7 +114,7 @@ fn loki_routes() -> Router<SharedApp> {
         .route("/loki/api/v1/detected_fields", get(fields::detected).post(fields::detected))
         .route("/loki/api/v1/detected_field/{name}/values", get(fields::values).post(fields::values))
         .route("/loki/api/v1/tail", get(tail::tail))
-        .route("/loki/api/v1/delete", both("/loki/api/v1/delete"))
+        .route("/loki/api/v1/delete", get(delete::list).post(delete::create).put(delete::create).delete(delete::cancel))
         .route("/loki/api/v1/patterns", get(status::patterns).post(status::patterns))
         .route("/loki/api/v1/drilldown-limits", get(status::drilldown_limits))
         .route("/loki/api/v1/format_query", get(query::format).post(query::format))

@@ -19,7 +19,7 @@ const FORM_BYTES_MAX: usize = 10 << 20;
 /// Nanoseconds in a second.
 pub const NS_PER_S: i64 = 1_000_000_000;
 
-/// Parameters of the URL and, for POST, of a form body; the body's come first.
+/// Parameters of the URL and, for POST and PUT, of a form body; the body's come first.
 #[derive(Clone, Debug, Default)]
 pub struct Params(Vec<(String, String)>);
 
@@ -55,7 +55,7 @@ impl FromRequest<SharedApp> for Params {
 
     async fn from_request(request: Request, _: &SharedApp) -> Result<Self, Response> {
         let (parts, body) = request.into_parts();
-        let mut params = if parts.method == Method::POST && media_type(&parts.headers) == FORM {
+        let mut params = if matches!(parts.method, Method::POST | Method::PUT) && media_type(&parts.headers) == FORM {
             Self::parse(&form(body).await?)
         } else {
             Self::default()

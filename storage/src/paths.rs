@@ -2,6 +2,7 @@
 //!
 //! Owns: the layout of the store: `<tenant>/<table>/date=YYYY-MM-DD/<id>.parquet` for blocks,
 //! `<tenant>/<table>/_delta_log/…` for the table's log, `<tenant>/<table>/_index/<id>.<kind>` for sidecars.
+//! `<tenant>/_deletes/<number>.json` for delete requests.
 //! Does not own: what is inside.
 
 use object_store::path::Path;
@@ -24,10 +25,51 @@ const SCHEME: &str = "tercet";
 
 const BLOCK_SUFFIX: &str = ".parquet";
 const INDEX_FOLDER: &str = "_index";
+const DELETES_FOLDER: &str = "_deletes";
 
 /// The folder of a table.
 pub fn table(tenant: &Tenant, table: Table) -> Path {
     Path::from_iter([tenant.as_str(), table.name()])
+}
+
+/// What an object of a table is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// A block, by its path inside the table.
+    Block(String),
+    /// An index of the block with this [`stem`].
+    Sidecar(String),
+    /// The log, or nothing of ours.
+    Other,
+}
+
+/// What the object at `path` in the table's `folder` is.
+pub fn stored(folder: &Path, path: &Path) -> Stored {
+    let Some(parts) = path.prefix_match(folder) else { return Stored::Other };
+    let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
+    match parts.as_slice() {
+        [day, file] if day.starts_with(PARTITION) && file.ends_with(BLOCK_SUFFIX) => {
+            Stored::Block(format!("{day}/{file}"))
+        }
+        [index, .., file] if index == INDEX_FOLDER => Stored::Sidecar(stem(file).to_owned()),
+        _ => Stored::Other,
+    }
+}
+
+/// The name that a block shares with its sidecars: its file without folder and endings.
+pub fn stem(path: &str) -> &str {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split('.').next().unwrap_or(file)
+}
+
+/// The folder of a tenant's delete requests.
+pub fn deletes_folder(tenant: &Tenant) -> Path {
+    Path::from_iter([tenant.as_str(), DELETES_FOLDER])
+}
+
+/// The state number `number` of a tenant's delete requests.
+pub fn deletes(tenant: &Tenant, number: u64) -> Path {
+    deletes_folder(tenant).join(format!("{number:020}.json"))
 }
 
 /// The URL under which the log library knows a table.
@@ -84,6 +126,11 @@ mod tests {
         let kinds: Vec<&str> =
             of_logs.iter().filter_map(|path| path.as_ref().rsplit_once('.')).map(|(_, kind)| kind).collect();
         assert_eq!(kinds, ["dir", "tok", "dic"]);
+        let folder = table(&tenant, Table::Samples);
+        let object = sidecar_object(&tenant, Table::Samples, &block, Sidecar::Directory);
+        assert_eq!(stored(&folder, &object), Stored::Sidecar(Uuid::nil().to_string()));
+        assert_eq!(stored(&folder, &block_object(&tenant, Table::Samples, &block)), Stored::Block(block));
+        assert_eq!(stored(&folder, &folder.clone().join("_delta_log").join("0.json")), Stored::Other);
         assert_eq!(table_url(&tenant, Table::Logs).expect("parses").as_str(), "tercet:///team-a/logs/");
     }
 }

@@ -6,6 +6,7 @@ mod clients;
 mod command_line;
 mod conformance;
 mod crash;
+mod deletes;
 mod faults;
 #[path = "../support/gcs.rs"]
 mod gcs;

@@ -14,9 +14,11 @@ pub mod plan;
 mod print;
 pub mod units;
 
+use storage::delete::{Needle, RowTest};
 use storage::model::matcher::Matcher;
 use storage::{Context, Scan};
 
+use self::ast::{Expr, LineNeedle, LineOp, StageKind};
 use self::plan::Plan;
 use crate::error::{Error, Kind, Result};
 
@@ -131,6 +133,31 @@ pub struct Answer {
 /// Whether `text` is a log query (and not a metric query); a parse error if it is neither.
 pub fn is_log_query(text: &str) -> Result<bool> {
     Ok(matches!(plan::prepare(text)?.1, Plan::Log(_)))
+}
+
+/// Reads what a delete request asks for: which streams, and which of their lines. Only line filters for texts and
+/// regular expressions may follow the selector.
+pub fn delete_request(text: &str) -> Result<(Vec<Matcher>, Vec<RowTest>)> {
+    let unsupported = || {
+        let message = "a delete request takes a selector and the line filters |=, !=, |~ and !~ of texts, nothing else";
+        Error::new(Kind::Invalid, message)
+    };
+    let (Expr::Log(expr), _) = plan::prepare(text)? else { return Err(unsupported()) };
+    let matchers = expr.matchers.iter().map(plan::matcher).collect::<Result<_>>()?;
+    let mut tests = Vec::with_capacity(expr.stages.len());
+    for stage in &expr.stages {
+        let StageKind::LineFilter(op, needles) = &stage.kind else { return Err(unsupported()) };
+        let mut any = Vec::with_capacity(needles.len());
+        for needle in needles {
+            any.push(match (op, needle) {
+                (LineOp::Contains | LineOp::NotContains, LineNeedle::Text(text)) => Needle::Text(text.clone()),
+                (LineOp::Regex | LineOp::NotRegex, LineNeedle::Text(text)) => Needle::regex(text)?,
+                _ => return Err(unsupported()),
+            });
+        }
+        tests.push(RowTest { column: "line", negated: op.negated(), any });
+    }
+    Ok((matchers, tests))
 }
 
 /// The canonical text of a query.

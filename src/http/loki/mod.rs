@@ -1,5 +1,6 @@
 //! Loki's API: push, queries, labels, volume and status.
 
+pub mod delete;
 mod encode;
 pub mod fields;
 pub mod labels;

@@ -1,5 +1,6 @@
-//! Prometheus' API: remote write, queries, labels and status.
+//! Prometheus' API: remote write, queries, labels, status and deletion.
 
+pub mod admin;
 mod encode;
 pub mod labels;
 mod metadata;

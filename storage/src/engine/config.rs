@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::budget::Budget;
+use crate::retention::RetentionPolicy;
 use crate::store::StoreOptions;
 
 /// Settings of one [`super::Engine`].
@@ -37,6 +38,16 @@ pub struct EngineConfig {
     pub disk_cache_bytes_max: u64,
     /// What heads, queues, flushes, compactions and caches may take of memory.
     pub budget: Budget,
+    /// How long data is kept.
+    pub retention: RetentionPolicy,
+    /// How often the tables are looked at for what is too old, too much or deleted.
+    pub upkeep_interval: Duration,
+    /// How often a table is listed for files that nobody needs.
+    pub vacuum_interval: Duration,
+    /// How long a file stays after a commit removed it: longer than any query, and than any reader keeps a snapshot.
+    pub vacuum_grace: Duration,
+    /// How long a file stays that no commit ever named: longer than any flush or compaction, of whatever process.
+    pub orphan_grace: Duration,
     /// Names this process in the tables' `txn` marks; `None`: a random name kept in the data folder.
     pub writer_id: Option<String>,
 }
@@ -57,6 +68,11 @@ impl EngineConfig {
             refresh_age_max: Duration::from_secs(10),
             disk_cache_bytes_max: 2 << 30,
             budget: Budget::default(),
+            retention: RetentionPolicy::default(),
+            upkeep_interval: Duration::from_secs(300),
+            vacuum_interval: Duration::from_secs(3600),
+            vacuum_grace: Duration::from_secs(3600),
+            orphan_grace: Duration::from_secs(86_400),
             writer_id: None,
         }
     }

@@ -56,6 +56,25 @@ pub(super) struct FlushState {
     pub(super) closed: bool,
 }
 
+impl FlushState {
+    /// From here on a flush of `tenant` writes all its identities again.
+    pub(super) fn forget_written(&mut self, tenant: &Tenant) {
+        self.written.remove(tenant);
+    }
+
+    /// The blocks of `table` that a failed flush of `tenant` wrote and will commit.
+    pub(super) fn held_back(&self, tenant: &Tenant, table: Table) -> impl Iterator<Item = String> {
+        let commits = self.prepared.get(tenant).into_iter().flat_map(|prepared| &prepared.commits);
+        let blocks = commits.filter(move |(of, _)| *of == table).flat_map(|(_, blocks)| blocks);
+        blocks.map(|new| new.block.path.clone())
+    }
+
+    /// Whether a flush of `tenant` stopped half-way: identities may be committed whose facts are not.
+    pub(super) fn is_half_way(&self, tenant: &Tenant) -> bool {
+        self.prepared.contains_key(tenant)
+    }
+}
+
 /// Blocks of one tenant's frozen head that wait for their commit.
 struct Prepared {
     /// In the order of commit.

@@ -11,14 +11,19 @@
 
 mod compact;
 mod config;
+mod delete;
 mod flush;
 mod folder;
 mod lane;
 mod recover;
+mod rewrite;
 mod scan;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod upkeep;
+mod vacuum;
+mod visible;
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +46,7 @@ use crate::wal::{Limits, Wal};
 
 pub use crate::head::Conflict;
 pub use config::EngineConfig;
-pub use stats::{EngineStats, SignalStats};
+pub use stats::{EngineStats, SignalStats, UpkeepStats};
 
 use flush::{FlushState, Flusher, Step};
 use lane::{Inserter, Lane, Shared};
@@ -73,6 +78,9 @@ pub struct Engine {
     wake: Arc<Notify>,
     compaction: compact::Compaction,
     lock: Mutex<Option<File>>,
+    upkeep: stats::UpkeepCounters,
+    /// Held during a round of upkeep.
+    upkeep_state: tokio::sync::Mutex<upkeep::UpkeepState>,
     /// Called between the steps of a flush or a compaction; tests stop it there.
     hook: Mutex<Option<Arc<StepHook>>>,
 }
@@ -113,6 +121,12 @@ impl Reader {
         let opened = self.open(&mut tenants, tenant);
         opened.written = true;
         Arc::clone(&opened.tables)
+    }
+
+    /// The tenants that this process writes.
+    fn written_tenants(&self) -> Vec<Tenant> {
+        let tenants = self.tenants.lock();
+        tenants.iter().filter(|(_, opened)| opened.written).map(|(tenant, _)| tenant.clone()).collect()
     }
 
     fn open<'a>(&self, tenants: &'a mut ByTenant<Opened>, tenant: &Tenant) -> &'a mut Opened {
@@ -183,6 +197,8 @@ impl Engine {
             closed: AtomicBool::new(false),
             wake,
             compaction: compact::Compaction::default(),
+            upkeep: stats::UpkeepCounters::default(),
+            upkeep_state: tokio::sync::Mutex::default(),
             lock: Mutex::new(lock),
             hook: Mutex::default(),
             config,
@@ -196,6 +212,7 @@ impl Engine {
             tokio::spawn(sweep(Arc::clone(engine.store())));
             let cancel = engine.compaction.cancel.clone();
             tokio::spawn(compact::keep_compacting(Arc::downgrade(&engine), cancel));
+            tokio::spawn(upkeep::keep_up(Arc::downgrade(&engine)));
         }
         Ok(engine)
     }
@@ -308,6 +325,7 @@ impl Engine {
         EngineStats {
             signals: self.lanes.iter().map(|lane| self.signal_stats(lane)).collect(),
             fenced: self.fenced.load(Ordering::Acquire),
+            upkeep: self.upkeep.stats(),
         }
     }
 

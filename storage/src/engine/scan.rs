@@ -11,26 +11,31 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::Engine;
 use super::lane::Lane;
+use super::visible::{HidesByBlock, filtered, widened};
 use crate::budget::Reservation;
 use crate::context::Context;
+use crate::delete::hide::Hide;
 use crate::error::{Error, Result};
 use crate::head::{Answer, Postings, Question, Selection, Spelling, TenantHead};
 use crate::model::identity::Identity;
 use crate::model::matcher::Matcher;
 use crate::model::tenant::Tenant;
 use crate::model::time::TimeRange;
+use crate::retention::Cutoffs;
 use crate::scan::distinct::{add_blocks, check};
 use crate::scan::merge::merge;
 use crate::scan::read::{BlockSource, open_blocks};
 use crate::scan::repeats::overlaps;
 use crate::scan::{BatchStream, Distinct, DistinctRequest, Scan, ScanRequest};
 use crate::signal::{Signal, SortBy};
+use crate::table::{Snapshot, TenantTables};
 
 /// Lists shorter than this are tested label set by label set.
 const POSTINGS_MIN: usize = 1024;
@@ -99,9 +104,13 @@ impl Engine {
     ) -> Result<Vec<Identity>> {
         context.check()?;
         let lane = self.lane(signal);
-        let mut found = head_identities(lane, selectors, range, &context.tenant);
+        let tables = self.tables(&context.tenant);
+        let hiding = self.hiding(&tables, signal).await?;
+        let range = TimeRange { start: range.start.max(hiding.cutoffs.floor()), ..range };
+        let mut found = head_identities(lane, selectors, range, &context.tenant, &hiding.cutoffs);
         let in_heads = found.len();
-        found.extend(self.stored_identities(signal, selectors, range, context).await?);
+        let stored = self.stored_identities(signal, selectors, range, context).await?;
+        found.extend(self.visible_identities(&tables, signal, stored, range, &hiding).await?);
         context.check()?;
         // Their labels are shared with heads and caches. What the caller makes of the list it reserves itself.
         drop(context.reserve(found.len() * std::mem::size_of::<Identity>())?);
@@ -120,47 +129,44 @@ impl Engine {
         if !signal.spec().facts.contains(&request.table) {
             return Err(Error::bug(format!("`{}` holds identities and is not scanned", spec.name)));
         }
+        let tables = self.tables(&context.tenant);
+        let hiding = self.hiding(&tables, signal).await?;
+        request.range.start = request.range.start.max(hiding.cutoffs.floor());
         if spec.sort_by == SortBy::Identity && request.identities.is_none() {
             let all = self.find_identities(signal, &[], request.range, context).await?;
             request.identities = Some(Arc::new(all.iter().map(|identity| identity.id).collect()));
         }
-        let selections: Vec<(Selection, Reservation)> = {
+        let selections: Vec<Held> = {
             let heads = self.lane(signal).shared.heads.read();
             let select = |head: &TenantHead| {
                 let mut held = context.reserve(0)?;
                 let selection = head.select(&request, &mut |bytes| held.grow(bytes))?;
-                Ok((selection, held))
+                Ok(Held { selection, held, hides: hiding.of_head(head, request.range).into() })
             };
             heads.of(&context.tenant).map(select).collect::<Result<_>>()?
         };
-        let tables = self.tables(&context.tenant);
         self.refresh(&tables, request.table).await?;
         let snapshot = tables.snapshot(request.table).await?;
-        let selections: Vec<_> = selections.into_iter().filter(|(selection, _)| !selection.is_empty()).collect();
-        let blocks = open_blocks(&tables, &snapshot, &request, context).await?;
-        let extents = blocks.iter().map(BlockSource::extent).chain(selections.iter().map(|(held, _)| held.extent()));
-        let mut overlaps = overlaps(&request, extents.collect(), context)?.into_iter();
-        let mut sources: Vec<BatchStream> = Vec::with_capacity(blocks.len() + selections.len());
-        for block in blocks {
-            sources.push(block.into_stream(overlaps.next().unwrap_or_default(), context));
-        }
-        let places = if spec.sort_by == SortBy::Text { None } else { request.projection() };
-        for (selection, held) in selections {
-            let batches = selection.into_columns(places.clone(), overlaps.next().unwrap_or_default());
-            sources.push(stream(batches, held, context.clone()));
-        }
-        let rows = merge(&request, sources, context);
-        Ok(match request.projection() {
+        let selections: Vec<Held> = selections.into_iter().filter(|held| !held.selection.is_empty()).collect();
+        let hides = hiding.of_blocks(&tables, &snapshot, &request).await?;
+        let all_hides = hides.values().chain(selections.iter().map(|held| &held.hides));
+        let wide = widened(&request, all_hides.flat_map(|hides| hides.iter()));
+        let sources = sources(&tables, &snapshot, &wide, selections, &hides, context).await?;
+        let rows = merge(&wide, sources, context);
+        let schema = request.schema()?;
+        Ok(match wide.schema()? == schema && spec.sort_by != SortBy::Text {
+            true => rows,
             // Rows that are told apart by all their columns come with all of them.
-            Some(places) if spec.sort_by == SortBy::Text => rows.map(move |rows| Ok(rows?.project(&places)?)).boxed(),
-            _ => rows,
+            false => rows.map(move |rows| named_columns(&rows?, &schema)).boxed(),
         })
     }
 }
 
 impl Engine {
-    async fn find_distinct(&self, request: DistinctRequest, context: &Context) -> Result<Distinct> {
+    async fn find_distinct(&self, mut request: DistinctRequest, context: &Context) -> Result<Distinct> {
         context.check()?;
+        let cutoffs = self.cutoffs(request.table.signal(), &context.tenant);
+        request.range.start = request.range.start.max(cutoffs.floor());
         check(&request)?;
         let spellings: Vec<Spelling> = {
             let heads = self.lane(request.table.signal()).shared.heads.read();
@@ -183,18 +189,80 @@ impl Engine {
     }
 }
 
+/// Rows of a head that were asked for, and what hides some of them.
+struct Held {
+    selection: Selection,
+    held: Reservation,
+    hides: Arc<[Hide]>,
+}
+
+/// The visible rows of blocks and heads, oldest first.
+async fn sources(
+    tables: &Arc<TenantTables>,
+    snapshot: &Snapshot,
+    request: &ScanRequest,
+    selections: Vec<Held>,
+    hides: &HidesByBlock,
+    context: &Context,
+) -> Result<Vec<BatchStream>> {
+    let table = request.table;
+    let blocks = open_blocks(tables, snapshot, request, context).await?;
+    let extents = blocks.iter().map(BlockSource::extent).chain(selections.iter().map(|held| held.selection.extent()));
+    let mut overlaps = overlaps(request, extents.collect(), context)?.into_iter();
+    let mut sources: Vec<BatchStream> = Vec::with_capacity(blocks.len() + selections.len());
+    for block in blocks {
+        let hides = hides.get(block.path()).cloned();
+        let rows = block.into_stream(overlaps.next().unwrap_or_default(), context);
+        sources.push(filtered(table, rows, hides));
+    }
+    let places = if table.spec().sort_by == SortBy::Text { None } else { request.projection() };
+    for Held { selection, held, hides } in selections {
+        let batches = selection.into_columns(places.clone(), overlaps.next().unwrap_or_default());
+        sources.push(filtered(table, stream(batches, held, context.clone()), Some(hides)));
+    }
+    Ok(sources)
+}
+
+/// The columns of `schema`, by name.
+fn named_columns(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let places = schema.fields().iter().map(|field| rows.schema_ref().index_of(field.name()));
+    Ok(rows.project(&places.collect::<Result<Vec<_>, _>>()?)?)
+}
+
 /// The identities of the heads. Their lock is held to take what is tested and to fetch what passed, not for the tests:
 /// appends would wait for regular expressions. A head that leaves in between is in the tables, which are read later.
-fn head_identities(lane: &Lane, selectors: &[Vec<Matcher>], range: TimeRange, tenant: &Tenant) -> Vec<Identity> {
+fn head_identities(
+    lane: &Lane,
+    selectors: &[Vec<Matcher>],
+    range: TimeRange,
+    tenant: &Tenant,
+    cutoffs: &Cutoffs,
+) -> Vec<Identity> {
     let mut answers: Vec<Option<Answer>> = vec![None];
     if !selectors.is_empty() {
         let questions: Vec<Question> = lane.shared.heads.read().of(tenant).map(TenantHead::question).collect();
         answers = questions.into_iter().map(|question| Some(question.ask(selectors))).collect();
     }
     let heads = lane.shared.heads.read();
-    let of =
-        |head: &TenantHead| answers.iter().flat_map(|answer| head.matching(answer.as_ref(), range)).collect::<Vec<_>>();
+    let of = |head: &TenantHead| {
+        answers.iter().flat_map(|answer| kept_identities(head, answer.as_ref(), range, cutoffs)).collect::<Vec<_>>()
+    };
     heads.of(tenant).flat_map(of).collect()
+}
+
+/// The identities that have rows in `range` which are not too old.
+fn kept_identities(head: &TenantHead, answer: Option<&Answer>, range: TimeRange, cutoffs: &Cutoffs) -> Vec<Identity> {
+    if cutoffs.ceiling() <= range.start {
+        return head.matching(answer, range);
+    }
+    let mut starts: Vec<i64> = cutoffs.groups.iter().map(|group| group.cutoff).chain([cutoffs.rest]).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let from = |cutoff: i64| {
+        let found = head.matching(answer, TimeRange { start: range.start.max(cutoff), ..range });
+        found.into_iter().filter(move |identity| cutoffs.of(&identity.labels) == cutoff)
+    };
+    starts.into_iter().flat_map(from).collect()
 }
 
 /// The rows of a selection; its memory is given back with the stream.

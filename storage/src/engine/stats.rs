@@ -2,6 +2,8 @@
 //!
 //! Owns: their names and meaning. Does not own: how they are printed.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::signal::Signal;
 
 /// Numbers of one engine.
@@ -11,6 +13,79 @@ pub struct EngineStats {
     pub signals: Vec<SignalStats>,
     /// Whether another process owns the tables now, so that this one refuses appends.
     pub fenced: bool,
+    /// What retention, delete requests and vacuum did.
+    pub upkeep: UpkeepStats,
+}
+
+/// Numbers of retention, delete requests and vacuum, of all signals and tenants; all only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpkeepStats {
+    /// Delete requests that were made.
+    pub deletes_made: u64,
+    /// Delete requests whose rows are gone.
+    pub deletes_done: u64,
+    /// Blocks that went whole because all their rows were too old or deleted.
+    pub dropped_blocks: u64,
+    /// Their bytes.
+    pub dropped_bytes: u64,
+    /// Blocks that were written again without deleted rows or rows that were too old.
+    pub rewritten_blocks: u64,
+    /// Rows that they lost.
+    pub removed_rows: u64,
+    /// Objects that vacuum deleted.
+    pub vacuumed_objects: u64,
+    /// Their bytes.
+    pub vacuumed_bytes: u64,
+    /// Rounds of upkeep that ended well.
+    pub rounds: u64,
+    /// Rounds that failed; they are tried again.
+    pub errors: u64,
+}
+
+/// One number that grows.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters behind [`UpkeepStats`].
+#[derive(Debug, Default)]
+pub(super) struct UpkeepCounters {
+    pub(super) deletes_made: Counter,
+    pub(super) deletes_done: Counter,
+    pub(super) dropped_blocks: Counter,
+    pub(super) dropped_bytes: Counter,
+    pub(super) rewritten_blocks: Counter,
+    pub(super) removed_rows: Counter,
+    pub(super) vacuumed_objects: Counter,
+    pub(super) vacuumed_bytes: Counter,
+    pub(super) rounds: Counter,
+    pub(super) errors: Counter,
+}
+
+impl UpkeepCounters {
+    pub(super) fn stats(&self) -> UpkeepStats {
+        UpkeepStats {
+            deletes_made: self.deletes_made.get(),
+            deletes_done: self.deletes_done.get(),
+            dropped_blocks: self.dropped_blocks.get(),
+            dropped_bytes: self.dropped_bytes.get(),
+            rewritten_blocks: self.rewritten_blocks.get(),
+            removed_rows: self.removed_rows.get(),
+            vacuumed_objects: self.vacuumed_objects.get(),
+            vacuumed_bytes: self.vacuumed_bytes.get(),
+            rounds: self.rounds.get(),
+            errors: self.errors.get(),
+        }
+    }
 }
 
 /// Numbers of one signal. Those named `…_total` only grow.

@@ -6,6 +6,7 @@ mod chance;
 mod compact;
 mod damage;
 mod faults;
+mod upkeep;
 mod writers;
 
 use std::io::Write;
@@ -33,6 +34,7 @@ use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::span::Span;
 use crate::model::time::{NS_PER_DAY, NS_PER_MS, NS_PER_S, TimeRange, TimestampMs, TimestampNs};
 use crate::model::value::Value;
+use crate::retention::RetentionPolicy;
 use crate::scan::memory::MemoryScan;
 use crate::scan::merge::sort_rows;
 use crate::scan::{Scan, ScanRequest};
@@ -119,6 +121,7 @@ struct Bed {
     engine: Arc<Engine>,
     tenant: Tenant,
     sent: Vec<Batch>,
+    retention: RetentionPolicy,
 }
 
 fn config(data: &Path) -> EngineConfig {
@@ -139,7 +142,15 @@ impl Bed {
         let data = tempfile::tempdir().expect("creates");
         let clock = ManualClock::at(TimestampNs(START_NS));
         let engine = open(config(data.path()), &store, &clock).await;
-        Self { data, store, clock, engine, tenant: Tenant::single(), sent: Vec::new() }
+        Self {
+            data,
+            store,
+            clock,
+            engine,
+            tenant: Tenant::single(),
+            sent: Vec::new(),
+            retention: RetentionPolicy::default(),
+        }
     }
 
     async fn send(&mut self, batches: impl IntoIterator<Item = Batch>) {
@@ -158,7 +169,8 @@ impl Bed {
 
     async fn try_open(&self) -> Result<Arc<Engine>> {
         let (store, clock) = (Arc::clone(&self.store), Arc::new(self.clock.clone()));
-        Engine::open_with(config(self.data.path()), store, Arc::new(LocalDisk), clock).await
+        let config = EngineConfig { retention: self.retention.clone(), ..config(self.data.path()) };
+        Engine::open_with(config, store, Arc::new(LocalDisk), clock).await
     }
 
     /// Drops the engine; one that only reads takes its place.

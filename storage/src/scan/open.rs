@@ -294,6 +294,13 @@ impl Opened {
             .boxed())
     }
 
+    /// Only the columns `names` of all rows.
+    pub(crate) fn columns_of_all_rows(&self, names: &[&str]) -> Result<BatchStream> {
+        let schema = (self.table.spec().schema)();
+        let places = names.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>()?;
+        self.selected_rows(&[self.every_row()], Some(&places))
+    }
+
     /// The rows as the file has them.
     fn stream(&self, reading: Reading<'_>) -> Result<BatchStream> {
         let total = usize::try_from(self.rows()).map_err(|_| Error::corrupt("a block has too many rows"))?;
@@ -385,9 +392,7 @@ impl Opened {
     async fn rebuild_directory(&self) -> Result<Directory> {
         let (identity, time) =
             columns(self.table).ok_or_else(|| Error::bug("this table's blocks have no directories"))?;
-        let schema = (self.table.spec().schema)();
-        let places = [identity, time].map(|name| schema.index_of(name)).into_iter().collect::<Result<Vec<_>, _>>()?;
-        let mut stream = self.selected_rows(&[self.every_row()], Some(&places))?;
+        let mut stream = self.columns_of_all_rows(&[identity, time])?;
         let mut directory = Directory::default();
         while let Some(rows) = stream.try_next().await? {
             directory.extend_from(self.table, &rows)?;

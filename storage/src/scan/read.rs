@@ -142,6 +142,8 @@ pub(super) fn ranks(list: &[crate::model::identity::IdentityId]) -> Ranks {
 
 /// A block with the rows that are wanted of it.
 pub(crate) struct BlockSource {
+    /// The block's path inside its table.
+    path: String,
     opened: Opened,
     wanted: Arc<Wanted>,
     /// Ascending, not empty.
@@ -192,10 +194,22 @@ async fn open(
         None => ranges,
     };
     let some = !ranges.is_empty();
-    Ok(some.then(|| BlockSource { opened, wanted: Arc::clone(wanted), ranges, all_inside, extent }))
+    Ok(some.then(|| BlockSource {
+        path: block.path.clone(),
+        opened,
+        wanted: Arc::clone(wanted),
+        ranges,
+        all_inside,
+        extent,
+    }))
 }
 
 impl BlockSource {
+    /// The block's path inside its table.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// What it holds, if the request makes that matter.
     pub(crate) fn extent(&self) -> Extent {
         self.extent.clone()

@@ -25,6 +25,7 @@ use deltalake_core::kernel::{Action, StructType, Transaction};
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, get_actions};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableError, checkpoints};
+use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use parking_lot::RwLock;
@@ -375,6 +376,17 @@ impl Log {
         let snapshot = Arc::new(self.loaded_snapshot(state)?);
         *self.visible.write() = Some(Arc::clone(&snapshot));
         Ok(snapshot)
+    }
+
+    /// See [`super::TenantTables::removed`].
+    pub(super) async fn removed(&self) -> Result<hashbrown::HashMap<String, i64>> {
+        let state = self.state.lock().await;
+        let Some(loaded) = state.loaded.as_ref().and_then(|table| table.snapshot().ok()) else {
+            return Ok(hashbrown::HashMap::new());
+        };
+        let removed = loaded.all_tombstones(self.entries.as_ref());
+        let removed = removed.map_ok(|file| (file.path().into_owned(), file.deletion_timestamp().unwrap_or(0)));
+        removed.try_collect().await.map_err(|source| self.failed("reading what was removed from", source))
     }
 
     async fn read_mark(&self, state: &State, writer: &str) -> Result<Known> {

@@ -24,6 +24,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, unique_id};
+use crate::delete::DeleteLog;
 use crate::error::{Error, Result};
 use crate::index::Sidecar;
 use crate::model::tenant::Tenant;
@@ -63,12 +64,14 @@ pub struct TenantTables {
     caches: Arc<Caches>,
     clock: Arc<dyn Clock>,
     logs: Mutex<HashMap<Table, Arc<log::Log>, ahash::RandomState>>,
+    deletes: DeleteLog,
 }
 
 impl TenantTables {
     /// The tables of `tenant` in `store`; touches nothing yet.
     pub fn open(store: Arc<Store>, tenant: Tenant, caches: Arc<Caches>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { store, tenant, caches, clock, logs: Mutex::default() })
+        let deletes = DeleteLog::new(Arc::clone(&store), tenant.clone(), Arc::clone(&clock));
+        Arc::new(Self { store, tenant, caches, clock, logs: Mutex::default(), deletes })
     }
 
     /// Whose tables.
@@ -78,6 +81,11 @@ impl TenantTables {
 
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// The tenant's delete requests.
+    pub(crate) fn deletes(&self) -> &DeleteLog {
+        &self.deletes
     }
 
     pub(crate) fn caches(&self) -> &Arc<Caches> {
@@ -159,13 +167,27 @@ impl TenantTables {
     /// Puts other blocks in the place of visible ones, all replacements in one atomic step, whoever else commits
     /// meanwhile. Calling it again with the same arguments after [`crate::Kind::Unavailable`] is safe: what had landed is
     /// recognised. The new blocks take the order of those that they replace.
+    /// A new layout of blocks that delete requests cover is a conflict: their rows must be left out first.
     pub async fn replace(&self, table: Table, replacements: &[Replacement], replacing: Replacing) -> Result<Replaced> {
+        let removed = replacements.iter().flat_map(|replacement| &replacement.removed).map(AsRef::as_ref);
+        let _held = match replacing {
+            Replacing::Rows => None,
+            Replacing::Layout => match self.deletes.hold_uncovered(table, removed).await? {
+                Ok(held) => Some(held),
+                Err(covered) => return Ok(Replaced::Conflict(covered)),
+            },
+        };
         instead(Cause::Commit, self.log(table)?.replace(replacements, replacing)).await
     }
 
     /// The last committed mark of `writer`, from here on the one that the next commit must still find.
     pub async fn mark(&self, table: Table, writer: &str) -> Result<Option<u64>> {
         self.log(table)?.mark(writer).await
+    }
+
+    /// The paths of blocks that commits removed, as long as the log knows them, and when, in milliseconds.
+    pub(crate) async fn removed(&self, table: Table) -> Result<HashMap<String, i64>> {
+        self.log(table)?.removed().await
     }
 
     /// What is visible as far as this process knows: its own commits always, others' after a refresh.

@@ -44,8 +44,8 @@ pub enum Replacing {
 pub enum Replaced {
     /// It is visible.
     Done,
-    /// Blocks that it wanted to remove are gone: another compaction or deletion was faster. Nothing changed; look at the
-    /// new snapshot and begin again. The paths of the blocks that are gone.
+    /// Blocks that it wanted to remove are gone, since another compaction or deletion was faster, or a delete request
+    /// covers them. Nothing changed; look at the new snapshot and begin again. The paths of these blocks.
     Conflict(Vec<String>),
 }
 
