@@ -98,7 +98,8 @@ impl State {
 
     /// Whether some request covers the block `path` of `table`.
     fn is_covered(&self, table: Table, path: &str) -> bool {
-        self.covered.get(&table).is_some_and(|blocks| blocks.contains_key(path))
+        let covered = self.covered.get(&table).and_then(|blocks| blocks.get(path));
+        covered.is_some_and(|covered| covered.gone_ns.is_none())
     }
 
     /// Whether some request covers a block of `table`.

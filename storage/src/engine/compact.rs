@@ -205,6 +205,10 @@ impl Engine {
             for block in snapshot.blocks.iter().filter(|block| block.order.last <= last) {
                 days.entry(block.day).or_default().push(Arc::clone(block));
             }
+            // Deleted rows leave their blocks first (`rewrite`): until then their days are left alone.
+            let requests = tables.deletes().state().await?;
+            let covered: HashSet<&str> = requests.covered(table).collect();
+            days.retain(|_, blocks| !blocks.iter().any(|block| covered.contains(block.path.as_str())));
             let now = self.clock.now();
             if everything {
                 state.resting.retain(|(of, at, _), _| (of, at) != (tenant, &table));
