@@ -290,6 +290,28 @@ impl Default for TempoSettings {
     }
 }
 
+impl Default for StorageSettings {
+    fn default() -> Self {
+        Self {
+            flush_age_max: Span::seconds(600),
+            head_bytes_max: Size::mib(64),
+            unflushed_bytes_max: Size::mib(256),
+            wal_bytes_max: Size::mib(2048),
+            refresh_age_max: Span::seconds(10),
+            gcs_endpoint: String::new(),
+            gcs_credentials: String::new(),
+            disk_cache_bytes_max: Size::mib(2048),
+            request_timeout: Span::seconds(30),
+            request_deadline: Span::seconds(60),
+            upkeep_interval: Span::seconds(300),
+            vacuum_interval: Span::seconds(3600),
+            vacuum_grace: Span::seconds(3600),
+            orphan_grace: Span::days(1),
+            writer_id: String::new(),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -311,23 +333,7 @@ impl Default for Config {
                 rules: Rules::default(),
             },
             memory: MemorySettings::default(),
-            storage: StorageSettings {
-                flush_age_max: Span::seconds(600),
-                head_bytes_max: Size::mib(64),
-                unflushed_bytes_max: Size::mib(256),
-                wal_bytes_max: Size::mib(2048),
-                refresh_age_max: Span::seconds(10),
-                gcs_endpoint: String::new(),
-                gcs_credentials: String::new(),
-                disk_cache_bytes_max: Size::mib(2048),
-                request_timeout: Span::seconds(30),
-                request_deadline: Span::seconds(60),
-                upkeep_interval: Span::seconds(300),
-                vacuum_interval: Span::seconds(3600),
-                vacuum_grace: Span::seconds(3600),
-                orphan_grace: Span::days(1),
-                writer_id: String::new(),
-            },
+            storage: StorageSettings::default(),
             ingest: IngestSettings {
                 inflight_bytes_max: Size::mib(256),
                 future_max: Span::seconds(600),
