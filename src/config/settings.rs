@@ -78,13 +78,13 @@ pub static SETTINGS: &[Setting] = rows! {
     "retention.metrics" => retention.metrics: "How long samples are kept; 0 keeps everything.";
     "retention.logs" => retention.logs: "How long log entries are kept; 0 keeps everything and takes entries of any age.";
     "retention.traces" => retention.traces: "How long spans are kept; 0 keeps everything.";
+    "retention.rules" => retention.rules: "Exceptions: a list of maps with signal, tenant, match (a list such as 'app=\"x\"'), age, bytes. The first rule that fits wins, before the ages above.";
     "memory.limit" => memory.limit: "Memory that Tercet takes: a size, or a part of what the container or the machine allows, such as 75%. It is divided into the shares below, `query.memory` and `ingest.inflight_bytes_max`, each of which is at most its part of it.";
     "memory.heads" => memory.heads: "Share of data that no table has yet, of all signals; when it is full, ingestion answers 429. At most 25 % of `memory.limit`.";
     "memory.wal_queue" => memory.wal_queue: "Share of data that waits for the write-ahead logs; further data waits before them. At most 5 % of `memory.limit`.";
     "memory.flush" => memory.flush: "Share of files that are made from data in memory; further ones wait. At most 15 % of `memory.limit`.";
     "memory.compaction" => memory.compaction: "Share of files that are being rewritten; further ones wait. At most 15 % of `memory.limit`.";
     "memory.caches" => memory.caches: "Share of what is remembered of the tables' files. At most 10 % of `memory.limit`.";
-    "retention.rules" => retention.rules: "Exceptions: a list of maps with signal, tenant, match (a list such as 'app=\"x\"'), age, bytes. The first rule that fits wins, before the ages above.";
     "storage.flush_age_max" => storage.flush_age_max: "Data older than this is moved from memory into the tables.";
     "storage.head_bytes_max" => storage.head_bytes_max: "Memory of a signal's head; a larger head is moved into the tables.";
     "storage.unflushed_bytes_max" => storage.unflushed_bytes_max: "Memory of a signal's data that no table has yet at which ingestion answers 429; a few times `head_bytes_max`.";

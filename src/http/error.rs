@@ -92,7 +92,8 @@ impl IntoResponse for TextError {
 
 /// Status of a query that failed, in Loki and Tempo.
 fn query_status(error: &query::Error) -> StatusCode {
-    let busy = error.source.as_ref().is_some_and(|source| source.kind() == storage::Kind::Busy);
+    let is = |kind| error.source.as_ref().is_some_and(|source| source.kind() == kind);
+    let (busy, unavailable) = (is(storage::Kind::Busy), is(storage::Kind::Unavailable));
     match error.kind {
         _ if busy => StatusCode::TOO_MANY_REQUESTS,
         query::Kind::Parse
@@ -102,6 +103,7 @@ fn query_status(error: &query::Error) -> StatusCode {
         | query::Kind::Limit => StatusCode::BAD_REQUEST,
         query::Kind::Timeout => StatusCode::GATEWAY_TIMEOUT,
         query::Kind::Canceled => client_closed(),
+        query::Kind::Storage if unavailable => StatusCode::SERVICE_UNAVAILABLE,
         query::Kind::Storage => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -34,6 +34,7 @@ use crate::model::identity::{Identity, IdentityId};
 use crate::model::tenant::Tenant;
 use crate::model::time::{Day, TimeRange};
 use crate::signal::{SignalSpec, Table};
+use crate::store::{Cause, because};
 use crate::table::{BlockWriter, Encoded, Mark, NewBlock, TenantTables, identity_rows};
 
 /// A file that has reached this size is followed by another one: bounds what a flush holds.
@@ -165,6 +166,8 @@ impl Flusher<'_> {
         last: u64,
     ) -> Result<()> {
         let tables = (self.tables)(tenant);
+        // Readers need the delete requests from the first block on: loaded here, no query has to list them.
+        because(Cause::Open, tables.deletes().state()).await?;
         let spec = lane.shared.signal.spec();
         let written = state.written.entry_ref(tenant).or_default();
         let prepared = match state.prepared.get_mut(tenant) {

@@ -165,9 +165,14 @@ impl Engine {
 impl Engine {
     async fn find_distinct(&self, mut request: DistinctRequest, context: &Context) -> Result<Distinct> {
         context.check()?;
-        let cutoffs = self.cutoffs(request.table.signal(), &context.tenant);
-        request.range.start = request.range.start.max(cutoffs.floor());
         check(&request)?;
+        let tables = self.tables(&context.tenant);
+        let hiding = self.hiding(&tables, request.table.signal()).await?;
+        request.range.start = request.range.start.max(hiding.cutoffs.floor());
+        if !hiding.requests.is_idle() || hiding.cutoffs.ceiling() > request.range.start {
+            // Dictionaries also have what is hidden.
+            return Ok(Distinct::unknown());
+        }
         let spellings: Vec<Spelling> = {
             let heads = self.lane(request.table.signal()).shared.heads.read();
             heads.of(&context.tenant).filter_map(|head| head.spelling(request.table, request.range)).collect()
@@ -182,7 +187,6 @@ impl Engine {
         };
         let asked = tokio::task::spawn_blocking(ask).await;
         let mut found = asked.map_err(|source| Error::bug("reading a head's words stopped").with_source(source))??;
-        let tables = self.tables(&context.tenant);
         self.refresh(&tables, request.table).await?;
         add_blocks(&mut found, &tables, &request, context).await?;
         Ok(found)

@@ -24,6 +24,9 @@ use crate::table::{Block, TenantTables};
 
 /// Dictionaries loaded at the same time.
 const LOADS_MAX: usize = 16;
+/// A dictionary is of a whole block. Where blocks reach beyond the range and have together at most so many rows, these
+/// are better read: then the answer is exact.
+const FEW_ROWS: u64 = 1 << 15;
 
 /// What of a column is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub enum Wanted {
 pub struct DistinctRequest {
     /// `Spans` or `Logs`.
     pub table: Table,
-    /// Rows whose time is inside.
+    /// Rows whose time is inside; of large blocks all rows count if some may be.
     pub range: TimeRange,
     /// Of spans: `resource_id` (in decimals), `name`, `status_message`, `scope_name`, `scope_version`, `attributes`, `scope_attributes`, and of what they
     /// hold `events` and `links` (keys of attributes) and `events.name`. Of entries: `severity`, `metadata`.
@@ -63,6 +66,11 @@ impl Distinct {
     /// Of no rows.
     pub fn none() -> Self {
         Self { texts: BTreeSet::new(), complete: true }
+    }
+
+    /// Of rows that must be read to know.
+    pub fn unknown() -> Self {
+        Self { texts: BTreeSet::new(), complete: false }
     }
 
     /// Adds what a dictionary says.
@@ -90,6 +98,13 @@ pub(crate) async fn add_blocks(
 ) -> Result<()> {
     let snapshot = tables.snapshot(request.table).await?;
     let blocks = prune::blocks(&snapshot, &ScanRequest::all(request.table, request.range));
+    let inside =
+        |block: &Block| block.times.is_some_and(|times| request.range.start <= times.0 && times.1 < request.range.end);
+    let rows: u64 = blocks.iter().map(|block| block.rows).sum();
+    if rows <= FEW_ROWS && !blocks.iter().all(|block| inside(block)) {
+        *found = Distinct::unknown();
+        return Ok(());
+    }
     let loads = blocks.into_iter().map(|block| {
         let tables = Arc::clone(tables);
         async move { dictionary_of(&tables, request.table, &block, context).await }
