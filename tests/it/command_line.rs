@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::server::{Server, free_ports};
+use super::server::{Server, forget_variables, free_ports};
 
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tercet"));
+    forget_variables(&mut command);
     command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
     command.output().expect("the binary starts")
 }
@@ -28,7 +29,9 @@ fn fails_with(arguments: &[&str], variables: &[(&str, &str)], parts: &[&str]) {
 fn a_newcomer_is_told_where_to_send_and_what_to_add() {
     let data = TempDir::new().expect("a folder");
     let [http, grpc, otlp] = free_ports();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tercet"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tercet"));
+    forget_variables(&mut command);
+    let mut child = command
         .args(["--data".as_ref(), data.path().as_os_str()])
         .args(["--http", &http.to_string(), "--otlp-grpc", &grpc.to_string(), "--otlp-http", &otlp.to_string()])
         .stdout(Stdio::piped())

@@ -119,10 +119,7 @@ impl Server {
         // Long runs may test another build than the one that lies there now.
         let binary = std::env::var_os("TERCET_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tercet").into());
         let mut command = Command::new(binary);
-        // What is meant for the tests is an unknown setting to the server.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TERCET_")) {
-            command.env_remove(name);
-        }
+        forget_variables(&mut command);
         let child = command
             .arg("serve")
             .args(["--data".as_ref(), data.path().as_os_str()])
@@ -280,6 +277,13 @@ impl Drop for Server {
 fn variable(option: &str) -> Option<(&str, &str)> {
     let plain = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
     option.split_once('=').filter(|(name, _)| name.bytes().all(plain))
+}
+
+/// Hides the variables that are meant for the tests: to the server they are unknown settings.
+pub fn forget_variables(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TERCET_")) {
+        command.env_remove(name);
+    }
 }
 
 /// Three ports that were free a moment ago.

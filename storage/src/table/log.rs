@@ -50,7 +50,7 @@ const LOG_RETENTION: &str = "interval 2 days";
 /// So long after a listing the next entry, if there is one, is still there: far less than [`LOG_RETENTION`].
 const LISTING_VALID_NS: i64 = 3600 * NS_PER_S;
 /// The name of our token in an entry's `commitInfo`.
-const TOKEN: &str = "tercetCommit";
+pub(crate) const TOKEN: &str = "tercetCommit";
 /// Other writers may commit between our look at the log and our entry; more often than this in a row is a fault.
 const ATTEMPTS_MAX: usize = 100;
 

@@ -35,6 +35,7 @@ use crate::store::{Cause, Store, instead};
 
 pub use cache::Caches;
 pub use identities::{identity_rows, read_identities};
+pub(crate) use log::TOKEN;
 pub use replace::{Replaced, Replacement, Replacing};
 pub use snapshot::{Block, NewBlock, Order, Snapshot};
 pub(crate) use stream::BlockStream;

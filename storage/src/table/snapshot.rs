@@ -46,6 +46,19 @@ impl Order {
         Self { first: place, last: place }
     }
 
+    /// Whether the tags of a file that the log's entry `version` adds name a place which that entry can give: its own for
+    /// flushed rows, one of earlier entries for rewritten ones. `None` without any of our tags, as foreign writers have it.
+    pub(crate) fn stands(tags: &Value, version: u64) -> Option<bool> {
+        let names = [ORDER, ORDER_LAST, LEVEL];
+        if names.iter().all(|name| tags.get(name).is_none()) {
+            return None;
+        }
+        let number = |name: &str| tags.get(name).and_then(Value::as_str)?.parse::<u64>().ok();
+        let [Some(first), Some(last), Some(level)] = names.map(number) else { return Some(false) };
+        let flushed = level == 0 && first == last && first / BLOCKS_PER_COMMIT == version;
+        Some(flushed || (first <= last && last / BLOCKS_PER_COMMIT < version))
+    }
+
     /// The places that `blocks` cover together.
     pub(crate) fn over<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> Self {
         let cover = |order: Option<Self>, block: &Block| {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::Report;
 use crate::error::Result;
 use crate::store::Store;
+use crate::table::{Order, TOKEN};
 
 const RESTORE: &str = "restore it from a backup or from the bucket's earlier versions";
 
@@ -60,16 +61,24 @@ pub(super) async fn check(store: &Store, folder: &Path, report: &mut Report) -> 
 /// What is wrong with an entry.
 fn wrong_entry(version: u64, bytes: &Bytes) -> Option<String> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Some("it is no UTF-8 text".to_owned()) };
-    let (mut actions, mut protocol) = (0, false);
+    let (mut actions, mut protocol, mut ours, mut places) = (0, false, false, Vec::new());
     for (line, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         match serde_json::from_str::<Value>(text) {
             Ok(Value::Object(action)) if action.len() == 1 => {
                 actions += 1;
                 protocol |= action.contains_key("protocol");
+                ours |= action.get("commitInfo").is_some_and(|info| info.get(TOKEN).is_some());
+                places.extend(action.get("add").map(|add| (line + 1, Order::stands(&add["tags"], version))));
             }
             Ok(_) => return Some(format!("line {} is no action", line + 1)),
             Err(error) => return Some(format!("line {} is no JSON: {error}", line + 1)),
         }
+    }
+    let lost = places.iter().find(|(_, stands)| *stands == Some(false) || (ours && stands.is_none()));
+    if let Some((line, _)) = lost {
+        return Some(format!(
+            "line {line} adds a file with a place in the order of arrival that version {version} cannot give"
+        ));
     }
     match (actions, version, protocol) {
         (0, ..) => Some("it holds no action".to_owned()),
