@@ -213,7 +213,7 @@ impl Exposition {
             ("tercet_generator_spans_too_old_total", "Spans it left out: they ended too long ago.", counts.too_old),
             (
                 "tercet_generator_over_limit_total",
-                "Spans and calls over `traces.generator_series_max`.",
+                "Spans and calls over `traces.generator_series_max`, and spans with overlong names.",
                 counts.over_limit,
             ),
             ("tercet_generator_edges_dropped_total", "Calls over `traces.generator_edges_max`.", counts.edges_dropped),

@@ -25,6 +25,9 @@ use storage::signal::Table;
 use graph::Graph;
 use spans::Spans;
 
+/// Bytes of a text that becomes a label; spans with longer names or services are left out, longer attributes are cut.
+const TEXT_BYTES_MAX: usize = 1024;
+
 /// Which kind of histograms are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Histograms {
@@ -89,7 +92,7 @@ pub struct Counts {
     pub spans: u64,
     /// Spans left out because they ended too long ago.
     pub too_old: u64,
-    /// Spans and calls left out because [`Settings::series_max`] was reached.
+    /// Spans and calls left out because [`Settings::series_max`] was reached or their names are too long.
     pub over_limit: u64,
     /// Sides of calls dropped because [`Settings::edges_max`] was reached.
     pub edges_dropped: u64,
@@ -133,6 +136,10 @@ impl Generator {
             let end = columns.start_ns.value(row).saturating_add(columns.duration_ns.value(row).max(0));
             if end < oldest {
                 self.counts.too_old += 1;
+                continue;
+            }
+            if columns.service_name.value(row).len().max(columns.name.value(row).len()) > TEXT_BYTES_MAX {
+                self.counts.over_limit += 1;
                 continue;
             }
             self.counts.spans += 1;
@@ -198,13 +205,15 @@ impl<'a> Observed<'a> {
     }
 }
 
-/// The plain text of a typed one: strings without their quotes.
+/// The plain text of a typed one: strings without their quotes, at most [`TEXT_BYTES_MAX`].
 fn plain(text: &str) -> String {
     use storage::model::value::Value;
-    match Value::parse(text) {
+    let mut text = match Value::parse(text) {
         Some(Value::String(text)) => text,
         _ => text.to_owned(),
-    }
+    };
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text
 }
 
 /// When samples are: the collection before and this one.

@@ -178,6 +178,19 @@ fn limits_hold_and_are_counted() {
 }
 
 #[test]
+fn long_texts_are_left_out_or_cut() {
+    let long = "é".repeat(TEXT_BYTES_MAX);
+    let settings = Settings { dimensions: vec!["k".into()], ..Settings::default() };
+    let mut generator = Generator::new(settings, NOW);
+    let named = One { name: &long, id: 2, ..CALL };
+    generator.observe(&batch(&[named, One { attributes: &[("k", &long)], ..CALL }]), NOW).expect("spans");
+    assert_eq!((generator.counts().over_limit, generator.counts().spans), (1, 1));
+    let found = samples(&generator.collect(after(15)).expect("collects").expect("samples"));
+    let cut = "é".repeat(TEXT_BYTES_MAX / 2);
+    of(&found, &["calls_total", &format!("k=\"{cut}\"")]);
+}
+
+#[test]
 fn idle_series_end_with_a_staleness_marker() {
     let mut generator = Generator::new(Settings::default(), NOW);
     generator.observe(&batch(&[CALL]), NOW).expect("spans");

@@ -133,7 +133,7 @@ impl Session {
         let mut ping = tokio::time::interval(PING_EVERY);
         loop {
             tokio::select! {
-                batch = self.tail.batches.recv() => {
+                batch = self.tail.next() => {
                     let Some(batch) = batch else { return Ok(Some("no more entries arrive")) };
                     let (found, dropped) = self.arrived(batch).await?;
                     if (!found.is_empty() || dropped > 0) && !self.send(socket, &found, dropped).await? {
@@ -181,7 +181,7 @@ impl Session {
             tokio::time::sleep(self.delay).await;
         }
         let mut batches = vec![first];
-        while let Ok(batch) = self.tail.batches.try_recv() {
+        while let Some(batch) = self.tail.next_waiting() {
             batches.push(batch);
             if batches.len() >= FRAME_BATCHES_MAX {
                 break;
